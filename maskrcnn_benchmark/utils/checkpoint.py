@@ -1,0 +1,2 @@
+from maskrcnn_benchmark.checkpoint import Checkpointer as Checkpointer
+from maskrcnn_benchmark.checkpoint import DetectronCheckpointer as DetectronCheckpointer

@@ -1,0 +1,8 @@
+"""The config tree and the checks on it. ``cfg`` is the one global tree; only entry points name it."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.config.defaults import _C as cfg
+from maskrcnn_benchmark.config.node import CfgNode, ConfigKeyError
+
+__all__ = ["CfgNode", "ConfigKeyError", "cfg"]

@@ -1,0 +1,187 @@
+"""The config tree: yacs' CfgNode with errors that say which key, where it was set and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yacs.config
+import yaml
+
+# Two published names of one value. Whichever a file or an override sets is copied to the other.
+ALIASES = (("MODEL.BACKBONE.OUT_CHANNELS", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS"),)
+
+# Keys whose values may be of another type than the default.
+EXTRA_TYPES: dict[str, tuple[type, ...]] = {
+    "INPUT.MIN_SIZE_TRAIN": (int, tuple),
+    "SOLVER.BIAS_LR_FACTOR": (int, float),
+    "SOLVER.WEIGHT_DECAY_BIAS": (int, float),
+    "MODEL.RPN.STRADDLE_THRESH": (int, float),
+    "MODEL.RPN.MIN_SIZE": (int, float),
+    "TEST.EXPECTED_RESULTS_SIGMA_TOL": (int, float),
+}
+
+# Keys that hold a tuple of names: one bare name stands for a tuple of one.
+NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
+
+
+class ConfigKeyError(KeyError):
+    """A config key that does not exist. Unlike KeyError it prints its message without quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CfgNode(yacs.config.CfgNode):
+    """yacs' CfgNode whose merges are all-or-nothing and whose errors name the key, the source and the remedy.
+
+    Differences from plain yacs, all of them acceptance of more input: an int where a float is expected, a bare name for
+    DATASETS.TRAIN and DATASETS.TEST, ``true`` and ``false`` in any case on the command line, digits for a text.
+    """
+
+    def merge_from_file(self, cfg_filename: str | Path) -> None:
+        """Merge a YAML file (or, as in yacs, a Python file with a ``cfg``).
+
+        Raises FileNotFoundError, ValueError (broken YAML or wrong type) or KeyError (unknown key), each naming the file.
+        """
+        path = Path(cfg_filename)
+        if path.suffix == ".py":
+            with path.open(encoding="utf-8") as file:
+                tree = self.load_cfg(file)
+        else:
+            tree = _read_yaml(path)
+        self._merge_pairs(list(_leaves(tree)), source=f"config file {path}")
+
+    def merge_from_other_cfg(self, cfg_other: yacs.config.CfgNode) -> None:
+        """Merge another tree. Raises KeyError for unknown keys and ValueError for wrong types."""
+        self._merge_pairs(list(_leaves(cfg_other)), source="the merged config")
+
+    def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
+        """Merge ``[key, value, key, value, ...]``, as typed after a command.
+
+        Raises ValueError for an odd number of items or a wrong type, KeyError for an unknown key.
+        """
+        if len(cfg_list) % 2:
+            raise ValueError(
+                f"overrides come as pairs KEY VALUE, but there are {len(cfg_list)} items: {' '.join(map(str, cfg_list))}"
+            )
+        self._merge_pairs(list(zip(cfg_list[0::2], cfg_list[1::2], strict=True)), source="the overrides")
+
+    def keys_below(self) -> list[str]:
+        """Return the dotted names of all leaves."""
+        return [key for key, _ in _leaves(self)]
+
+    def _merge_pairs(self, pairs: Sequence[tuple[str, Any]], *, source: str) -> None:
+        """Check every (dotted key, raw value), then write them all; nothing is written when one is wrong."""
+        updates: list[tuple[CfgNode, str, Any]] = []
+        values: dict[str, Any] = {}
+        for full_key, raw in pairs:
+            if self.key_is_deprecated(full_key):
+                continue
+            if self.key_is_renamed(full_key):
+                self.raise_key_rename_error(full_key)
+            node, leaf = self._find(full_key, source=source)
+            value = _checked_value(self, raw, node.get(leaf), full_key=full_key, known=leaf in node, source=source)
+            updates.append((node, leaf, value))
+            values[full_key] = value
+        for first, second in ALIASES:
+            if first in values and second in values and values[first] != values[second]:
+                raise ValueError(
+                    f"{source}: {first} ({values[first]}) and {second} ({values[second]}) are two names of one value "
+                    f"and must not differ; set only {first}"
+                )
+            for given, other in ((first, second), (second, first)):
+                if given in values and other in self.keys_below():
+                    updates.append((*self._find(other, source=source), values[given]))
+        for node, leaf, value in updates:
+            node[leaf] = value
+
+    def _find(self, full_key: str, *, source: str) -> tuple[CfgNode, str]:
+        """Return the node that holds ``full_key`` and the key's last part; makes nodes where new keys are allowed."""
+        *path, leaf = str(full_key).split(".")
+        node: Any = self
+        for part in path:
+            if isinstance(node, yacs.config.CfgNode) and part not in node and node.is_new_allowed():
+                node[part] = type(self)(new_allowed=True)
+            if not isinstance(node, yacs.config.CfgNode) or part not in node:
+                raise _unknown_key(self, full_key, source=source)
+            node = node[part]
+        if not isinstance(node, yacs.config.CfgNode) or (leaf not in node and not node.is_new_allowed()):
+            raise _unknown_key(self, full_key, source=source)
+        return node, leaf
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file; an empty file is an empty mapping."""
+    if not path.is_file():
+        raise FileNotFoundError(f"config file {path} does not exist")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ValueError(f"config file {path} is not valid YAML:{place} {problem}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"config file {path} must hold keys with values, but holds a {type(tree).__name__}")
+    return tree
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf; an empty section yields nothing."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unknown_key(root: CfgNode, full_key: str, *, source: str) -> ConfigKeyError:
+    """Build the error for a key that is not in the tree, with the nearest key that is."""
+    known = root.keys_below()
+    wanted = str(full_key).upper()
+    same_leaf = [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]]  # in another section
+    near = difflib.get_close_matches(wanted, same_leaf, n=1, cutoff=0.0) or difflib.get_close_matches(
+        wanted, known, n=1
+    )
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ConfigKeyError(f"{source}: there is no config key {full_key}{hint}")
+
+
+def _checked_value(root: CfgNode, raw: Any, default: Any, *, full_key: str, known: bool, source: str) -> Any:
+    """Turn a raw value into one of the type that the key holds, or raise ValueError."""
+    if full_key in NAME_TUPLES and isinstance(raw, str):
+        return tuple(name.strip(" '\"") for name in raw.strip("()[] ").split(",") if name.strip(" '\""))
+    if isinstance(default, yacs.config.CfgNode):
+        raise ValueError(f"{source}: {full_key} is a section of keys and cannot be set to {raw!r}")
+    value = root._decode_cfg_value(raw)
+    if not known or default is None:
+        return value
+    for wanted in (type(default), *EXTRA_TYPES.get(full_key, ())):
+        fits, converted = _convert(value, raw, wanted)
+        if fits:
+            return converted
+    names = " or ".join(dict.fromkeys(t.__name__ for t in (type(default), *EXTRA_TYPES.get(full_key, ()))))
+    raise ValueError(
+        f"{source}: {full_key} must be of type {names} (such as {default!r}), "
+        f"but is {raw!r} of type {type(value).__name__}"
+    )
+
+
+def _convert(value: Any, raw: Any, wanted: type) -> tuple[bool, Any]:
+    """Return (True, value as ``wanted``) if the value can stand for that type, else (False, None)."""
+    if type(value) is wanted:
+        return True, value
+    if wanted in (list, tuple) and isinstance(value, (list, tuple)):
+        return True, wanted(value)
+    if wanted is float and type(value) is int:
+        return True, float(value)
+    if wanted is str and isinstance(raw, str):  # OUTPUT_DIR 2024 is a folder's name, not a number
+        return True, raw
+    if wanted is bool and isinstance(raw, str) and raw.lower() in ("true", "false"):
+        return True, raw.lower() == "true"
+    return False, None

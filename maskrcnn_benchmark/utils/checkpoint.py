@@ -1,2 +1,3 @@
-from maskrcnn_benchmark.checkpoint import Checkpointer as Checkpointer
-from maskrcnn_benchmark.checkpoint import DetectronCheckpointer as DetectronCheckpointer
+"""Published path of the checkpointers."""
+
+from maskrcnn_benchmark.checkpoint import Checkpointer as Checkpointer, DetectronCheckpointer as DetectronCheckpointer  # noqa: I001

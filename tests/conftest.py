@@ -55,9 +55,3 @@ def external_data() -> Callable[[str], Path]:
         return folder
 
     return find
-
-
-@pytest.fixture(scope="session")
-def test_data(external_data: Callable[[str], Path]) -> Path:
-    """The folder $MASKRCNN_TEST_DATA itself."""
-    return external_data(".")

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Trains 500 iterations and prints "Training perf is: X FPS" (images a second, all GPUs together).
+#
+#   bash scripts/train_benchmark.sh DTYPE GPUS NHWC HYBRID [KEY VALUE]...     for example: float16 8 True True
+#
+# CONFIG, RESULTS and DATA_DIR as in train.sh. RESULTS must not hold a finished run, which would leave nothing to train.
+set -eo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+if [[ $# -lt 4 ]]; then
+    die "Usage: bash scripts/train_benchmark.sh DTYPE GPUS NHWC HYBRID [KEY VALUE]..., for example: float16 8 True True"
+fi
+DTYPE="$1" GPU="$2" NHWC="$3" HYBRID="$4"
+shift 4
+choose_config configs/e2e_mask_rcnn_R_50_FPN_1x.yaml "$@"
+set_up tensorboard
+require_data TRAIN -- "${OPTS[@]}"
+choose_results
+choose_device 8
+batch="$(option_value SOLVER.IMS_PER_BATCH $((12 * GPU)))"
+launch train_net.py --config-file "$CONFIG" --skip-test "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" \
+    SOLVER.BASE_LR 0.04 SOLVER.MAX_ITER 500 SOLVER.STEPS "(30000, 40000)" SOLVER.IMS_PER_BATCH "$batch" "${OPTS[@]}"
+seconds="$(seconds_in_log 'maskrcnn_benchmark.trainer INFO: Total training time')"
+say "Training perf is: $(divide "$batch" "$seconds") FPS"

@@ -95,7 +95,7 @@ install_dependencies() {
     constraint="$STAMPS/constraint.txt"
     printf 'torch==%s\n' "$(torch_version)" >"$constraint"
     # CXX names no compiler here: the extension is compiled below, where its progress shows.
-    (cd "$ROOT" && CXX=none "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation \
+    (cd "$ROOT" && CXX=none MASKRCNN_REQUIRE_EXT=0 PYTHONWARNINGS=ignore "$PYTHON" -m pip install --disable-pip-version-check --no-build-isolation \
         -c "$constraint" -e ".[$wanted]") |
         { grep -v '^Requirement already satisfied' || true; } ||
         die "[setup] pip could not install the dependencies; the lines above say which."
@@ -138,6 +138,7 @@ build_extension() {
     if ! has_compiler; then
         say "[setup] No C++ compiler was found: the plain PyTorch kernels are used, which are slower." \
             "On Debian and Ubuntu: apt-get install g++ python3-dev; then run this again." >&2
+        [[ "${MASKRCNN_REQUIRE_EXT:-0}" != 1 ]] || die "[setup] MASKRCNN_REQUIRE_EXT=1 does not allow that."
         return
     fi
     say "[setup] compiling the extension (once, and after a change of csrc; a minute or two)"

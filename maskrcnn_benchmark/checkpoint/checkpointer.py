@@ -1,0 +1,229 @@
+"""Save a run so that it can go on, and go on from what was saved."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically, write_atomically
+from maskrcnn_benchmark.checkpoint.weights import LoadReport, fill_from_weights, model_state, shorten
+from maskrcnn_benchmark.solver import load_optimizer_state
+from maskrcnn_benchmark.utils.comm import get_world_size
+
+FORMAT_VERSION = 1
+LAST_CHECKPOINT = "last_checkpoint"
+OWN_KEYS = ("model", "optimizer", "scheduler", "config", "format_version", "world_size")
+
+
+class Checkpointer:
+    """Write and read the checkpoints of one run.
+
+    A checkpoint is a dict with the published keys ``model``, ``optimizer``, ``scheduler`` and what ``save`` is given
+    (``iteration``, ``scaler``), plus ``world_size``, ``config`` (YAML text) and ``format_version``. It is written
+    beside its place and renamed, so that a kill at any moment leaves the earlier one whole.
+
+    Args:
+        model: the network, wrapped for several processes or not.
+        optimizer: saved and restored when given.
+        scheduler: saved and restored when given.
+        save_dir: folder of the checkpoints; "" for none.
+        save_to_disk: whether this process writes (rank 0).
+        logger: where messages go.
+        config_text: the run's config as YAML.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: Any = None,
+        save_dir: str = "",
+        save_to_disk: bool | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        config_text: str = "",
+    ) -> None:
+        self.model = getattr(model, "module", model)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.save_dir = save_dir
+        self.save_to_disk = bool(save_to_disk)
+        self.logger = logger or logging.getLogger("maskrcnn_benchmark.checkpoint")
+        self.config_text = config_text
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``save_dir/name.pth`` and make it the last one.
+
+        Args:
+            name: file name without its ending.
+            kwargs: further entries of plain data, such as iteration.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        if self.optimizer is not None:
+            data["optimizer"] = self.optimizer.state_dict()
+        if self.scheduler is not None:
+            data["scheduler"] = self.scheduler.state_dict()
+        data.update(world_size=get_world_size(), config=self.config_text, format_version=FORMAT_VERSION)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        save_atomically(data, path)
+        self.tag_last_checkpoint(path)
+
+    def tag_last_checkpoint(self, last_filename: str) -> None:
+        """Write into ``save_dir/last_checkpoint`` which file is the newest."""
+        path = os.path.join(self.save_dir, LAST_CHECKPOINT)
+        write_atomically(path, lambda file: file.write(last_filename.encode()))
+
+    def has_checkpoint(self) -> bool:
+        """Whether this run has saved before."""
+        return bool(self.save_dir) and os.path.isfile(os.path.join(self.save_dir, LAST_CHECKPOINT))
+
+    def get_checkpoint_file(self) -> str:
+        """Path of the newest checkpoint; "" when there is none. A run folder that was moved is found all the same."""
+        if not self.has_checkpoint():
+            return ""
+        with open(os.path.join(self.save_dir, LAST_CHECKPOINT), encoding="utf-8") as file:
+            path = file.read().strip()
+        beside = os.path.join(self.save_dir, os.path.basename(path))
+        return beside if not os.path.isfile(path) and os.path.isfile(beside) else path
+
+    def load(self, f: str | None = None) -> dict[str, Any]:
+        """Go on from the newest checkpoint of ``save_dir``; without one, from the file ``f``, if given.
+
+        Optimizer and scheduler are restored where both sides have them. The newest checkpoint must be one of this very
+        model; the tensors of ``f`` are matched by suffix (``load_weights`` takes the weights alone).
+
+        Returns:
+            What was saved beside model, optimizer and scheduler: iteration, scaler. Empty at a fresh start.
+
+        Raises:
+            FileNotFoundError: ``f`` does not exist.
+            ValueError: no checkpoint can be read, or it is one of another model.
+        """
+        if self.has_checkpoint():
+            path, data = self._read_newest()
+            _load_whole(self.model, data, path)
+            self.logger.info("Loading checkpoint from %s", path)
+        elif f:
+            path, data = f, _read_given(f)
+            self._fill(path, data, strict=False)
+        else:
+            self.logger.info("No checkpoint found, starting from the model's initial weights")
+            return {}
+        return self._restore_rest(path, data)
+
+    def load_weights(self, f: str, *, strict: bool = False) -> LoadReport | None:
+        """Take only the weights of a file, as the start of a new run; "" does nothing.
+
+        Args:
+            f: a .pth file: a checkpoint or a state dict. Names are matched by suffix.
+            strict: every tensor of the model must be in the file with its shape (evaluation).
+
+        Raises:
+            FileNotFoundError, ValueError: the file cannot serve; the remedy is named.
+        """
+        if not f:
+            return None
+        return self._fill(f, _read_given(f), strict=strict)
+
+    def _fill(self, path: str, data: dict[str, Any], *, strict: bool) -> LoadReport:
+        report = fill_from_weights(self.model, model_state(data, source=path))
+        wrong = report.mismatched + ([*report.left_out, *report.missing] if strict else [])
+        if wrong or not report.loaded:
+            reason = shorten(wrong) if wrong else "none of its names is in the model"
+            raise ValueError(f"{path} does not fit this model: {reason}")
+        self.logger.info("Weights from %s: %s", path, report.summary())
+        return report
+
+    def _read_newest(self) -> tuple[str, dict[str, Any]]:
+        newest = self.get_checkpoint_file()
+        candidates = [newest, *(path for path in self._saved_files() if path != newest)]
+        reasons = []
+        for path in candidates:
+            try:
+                data = read_weights(path)
+            except (ValueError, FileNotFoundError) as error:
+                reasons.append(str(error))
+                self.logger.warning("Skipping checkpoint: %s", error)
+                continue
+            if reasons:
+                self.logger.warning("Going on from the one before: %s", path)
+            return path, data
+        raise ValueError(f"no checkpoint in {self.save_dir} can be read: {'; '.join(reasons)}")
+
+    def _saved_files(self) -> Iterable[str]:
+        """Checkpoints of the training loop in the folder, the one written last first."""
+        names = [name for name in os.listdir(self.save_dir) if name.startswith("model_") and name.endswith(".pth")]
+        paths = [os.path.join(self.save_dir, name) for name in names]
+        return sorted(paths, key=lambda path: (os.path.getmtime(path), path), reverse=True)
+
+    def _restore_rest(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
+        if self.optimizer is not None and "optimizer" in data:
+            trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            load_optimizer_state(self.optimizer, data["optimizer"], trainable)
+        if self.scheduler is not None and "scheduler" in data:
+            self.scheduler.load_state_dict(data["scheduler"])
+        saved_by = data.get("world_size", get_world_size())
+        if saved_by != get_world_size():
+            self.logger.warning("%s was saved by %d processes, now there are %d", path, saved_by, get_world_size())
+        return {key: value for key, value in data.items() if key not in OWN_KEYS}
+
+
+class DetectronCheckpointer(Checkpointer):
+    """Checkpointer of a run with a config, which it saves along.
+
+    Args:
+        cfg: the whole config.
+        model, optimizer, scheduler, save_dir, save_to_disk, logger: as for Checkpointer.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: Any = None,
+        save_dir: str = "",
+        save_to_disk: bool | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, save_dir, save_to_disk, logger, config_text=cfg.dump())
+
+
+def _load_whole(model: nn.Module, data: dict[str, Any], path: str) -> None:
+    """Fill every tensor of the model; a file of another model changes nothing and is named with what differs."""
+    version = data.get("format_version", 0)
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}")
+    state = model_state(data, source=path)
+    own = model.state_dict()
+    differing = [
+        *(f"{name} is missing" for name in own if name not in state),
+        *(f"{name} is unknown" for name in state if name not in own),
+        *(
+            f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ),
+    ]
+    if differing:
+        raise ValueError(f"{path} is a checkpoint of another model: {shorten(differing)}")
+    model.load_state_dict(state)
+
+
+def _read_given(f: str) -> dict[str, Any]:
+    """Read a file that the user named; what cannot be read is refused with the file to put in its place."""
+    remedy = "put a .pth state dict on this machine and name it in MODEL.WEIGHT, or start without one: MODEL.WEIGHT ''"
+    if f.startswith(("catalog://", "http://", "https://")):
+        raise ValueError(f"MODEL.WEIGHT {f!r} would be downloaded, which is not built yet; {remedy}")
+    if f.endswith(".pkl"):
+        raise ValueError(f"MODEL.WEIGHT {f!r} is a Caffe2 file, which cannot be read yet; {remedy}")
+    return read_weights(f)

@@ -27,14 +27,13 @@ SAME_FLOOR = {("engine", "evaluation"), ("engine", "tracking")}
 # Published import paths that lie on a lower floor than what they name: a docstring and one import, nothing else.
 FACES = {
     "utils/checkpoint.py": {"checkpoint"},
-    "utils/model_serialization.py": {"checkpoint"},
     "data/datasets/evaluation.py": {"evaluation"},
 }
 EXTENSION_IMPORTER = "ops/_library.py"
 
 CONFIG_SECTIONS = {
-    "MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER", "TEST", "OUTPUT_DIR", "DTYPE", "NHWC", "SEED", "PATHS_CATALOG",
-    "PER_EPOCH_EVAL", "MIN_BBOX_MAP", "MIN_MASK_MAP", "SAVE_CHECKPOINT", "USE_TORCH_DDP",
+    "MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER", "TEST", "OUTPUT_DIR", "DTYPE", "NHWC", "SEED",
+    "PATHS_CATALOG", "PER_EPOCH_EVAL", "MIN_BBOX_MAP", "MIN_MASK_MAP", "SAVE_CHECKPOINT", "USE_TORCH_DDP",
 }  # fmt: skip
 CONFIG_READERS = re.compile(r"_*(from_config|build(_\w+)?|make_\w+|validate(_\w+)?)$")
 # (file, function): reads of the config elsewhere, each with its reason.
@@ -84,9 +83,8 @@ def test_every_room_has_a_floor():
     assert rooms <= set(FLOORS), f"give {rooms - set(FLOORS)} a floor in this file and in docs/architecture.md"
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_go_down(file):
-    assert not import_faults(file)
+def test_imports_go_down():
+    assert [fault for file in FILES for fault in import_faults(file)] == []
 
 
 @pytest.mark.parametrize("file", sorted(FACES))
@@ -107,19 +105,15 @@ def test_a_lazy_import_upward_is_found(monkeypatch):
     assert not import_faults("apps/x.py")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_only_the_library_imports_the_extension(file):
-    names = [name for _, name in imported_modules(file) if name.startswith("maskrcnn_benchmark._C")]
-    assert file == EXTENSION_IMPORTER or not names
+def test_only_the_library_imports_the_extension():
+    importers = {file for file in FILES for _, name in imported_modules(file) if "maskrcnn_benchmark._C" in name}
+    assert importers <= {EXTENSION_IMPORTER}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_the_global_config_is_named_only_by_entry_points(file):
-    names = [
-        name for _, name in imported_modules(file) if re.fullmatch(r"maskrcnn_benchmark\.config(\.\w+)?\.cfg", name)
-    ]
-    names += [name for _, name in imported_modules(file) if name == "maskrcnn_benchmark.config.defaults._C"]
-    assert file.startswith("config/") or not names
+def test_the_global_config_is_named_only_by_entry_points():
+    pattern = re.compile(r"maskrcnn_benchmark\.config(\.\w+)?\.(cfg|_C)")
+    importers = {file for file in FILES for _, name in imported_modules(file) if pattern.fullmatch(name)}
+    assert {file for file in importers if not file.startswith("config/")} == set()
 
 
 def config_reads(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
@@ -138,14 +132,15 @@ def config_reads(tree: ast.Module) -> Iterator[tuple[str, int, str]]:
     yield from visit(tree, "<module>")
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not file.startswith("config/")])
-def test_the_config_stops_at_the_door(file):
+def test_the_config_stops_at_the_door():
     found = [
         f"{file}:{line} {expression} in {function}"
+        for file in FILES
+        if not file.startswith("config/")
         for function, line, expression in config_reads(parse(file))
         if (file, function) not in CONFIG_EXCEPTIONS
     ]
-    assert not found, "read it in from_config, build_*, make_* or validate, and hand on the value"
+    assert found == [], "read it in from_config, build_*, make_* or validate, and hand on the value"
 
 
 def test_config_exceptions_are_needed():
@@ -154,10 +149,8 @@ def test_config_exceptions_are_needed():
 
 
 def test_a_config_read_is_found():
-    tree = ast.parse(
-        "def forward(self):\n    return self.cfg.MODEL.MASK_ON\ndef build_x(cfg):\n    return cfg.MODEL.X\n"
-    )
-    assert list(config_reads(tree)) == [("forward", 2, "self.cfg.MODEL")]
+    source = "def forward(self):\n    return self.cfg.MODEL.MASK_ON\ndef build_x(cfg):\n    return cfg.MODEL.X\n"
+    assert list(config_reads(ast.parse(source))) == [("forward", 2, "self.cfg.MODEL")]
 
 
 def habits(tree: ast.Module) -> Iterator[str]:
@@ -170,9 +163,8 @@ def habits(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: .cuda(); use .to(device)"
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_habits(file):
-    assert not list(habits(parse(file)))
+def test_habits():
+    assert [f"{file} {fault}" for file in FILES for fault in habits(parse(file))] == []
 
 
 def test_habits_are_found():
@@ -180,9 +172,9 @@ def test_habits_are_found():
     assert len(list(habits(tree))) == 3
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_files_stay_short(file):
-    assert len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) <= 300
+def test_files_stay_short():
+    lines = {file: len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in FILES}
+    assert {file: count for file, count in lines.items() if count > 300} == {}
 
 
 def newly_imported(module: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""The network: backbone, region proposals, box and mask heads."""

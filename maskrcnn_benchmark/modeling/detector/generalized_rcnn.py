@@ -1,0 +1,72 @@
+"""Faster and Mask R-CNN, and the region proposal network alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.roi_heads.roi_heads import CombinedROIHeads, build_roi_heads
+from maskrcnn_benchmark.modeling.rpn.rpn import RPNModule, build_rpn
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
+from maskrcnn_benchmark.structures.targets import Targets
+
+
+class GeneralizedRCNN(nn.Module):
+    """Backbone, region proposals, heads. Source: He et al., Mask R-CNN (2017).
+
+    Args:
+        backbone: images [N, 3, H, W] -> pyramid of feature maps [N, C, H_l, W_l].
+        rpn: pyramid -> proposals.
+        roi_heads: proposals -> losses or detections; None for a region proposal network alone.
+    """
+
+    def __init__(self, backbone: nn.Module, rpn: RPNModule, roi_heads: CombinedROIHeads | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> GeneralizedRCNN:
+        """Build the network that cfg.MODEL describes."""
+        backbone = build_backbone(cfg)
+        channels = backbone.out_channels
+        return cls(backbone, build_rpn(cfg, channels), build_roi_heads(cfg, channels))
+
+    def forward(
+        self,
+        images: ImageList | Tensor | Sequence[Tensor],
+        targets: Targets | Sequence[BoxList] | None = None,
+    ) -> dict[str, Tensor] | list[BoxList]:
+        """Return the losses in training, the detections otherwise.
+
+        Args:
+            images: normalised images; a list of [3, h, w] tensors is batched.
+            targets: ground truth, needed in training: boxes, labels (field labels), polygons (field masks).
+
+        Returns:
+            Training: 0-d losses loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg, loss_mask.
+            Otherwise: one BoxList an image with fields scores, labels and mask ([n, 1, M, M] probabilities), best
+            first; of a region proposal network alone, with field objectness.
+
+        Raises:
+            ValueError: in training without targets.
+        """
+        if self.training and targets is None:
+            raise ValueError("In training mode, targets should be passed: call model(images, targets) or model.eval()")
+        images = to_image_list(images)
+        if targets is not None and not isinstance(targets, Targets):
+            targets = Targets.from_boxlists(targets)
+        features = self.backbone(images.tensors)
+        proposals, losses = self.rpn(images, features, targets)
+        if self.training:
+            if self.roi_heads is not None:
+                losses |= self.roi_heads.losses(features, proposals, targets)
+            return losses
+        if self.roi_heads is None:
+            return proposals.to_boxlists(images.image_sizes)
+        return self.roi_heads.detect(features, proposals, images.image_sizes)

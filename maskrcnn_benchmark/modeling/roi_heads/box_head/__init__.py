@@ -1,0 +1,1 @@
+"""Box head: classes and refined boxes of the proposals."""

@@ -1,0 +1,103 @@
+"""Box head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.poolers import boxes_to_rois
+from maskrcnn_benchmark.modeling.proposals import Proposals
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import Detections, select_detections
+from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions, box_head_losses, sample_regions
+from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import make_roi_box_feature_extractor
+from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_predictors import make_roi_box_predictor
+from maskrcnn_benchmark.structures.targets import Targets
+
+
+class ROIBoxHead(nn.Module):
+    """Classifies proposals and refines their boxes.
+
+    Args:
+        feature_extractor: (pyramid, rois [R, 5]) -> features.
+        predictor: features -> (class logits [R, K], box codes [R, 4 K]).
+        box_coder: parametrisation of the codes.
+        fg_iou_threshold, bg_iou_threshold, batch_size_per_image, positive_fraction: training, see `sample_regions`.
+        score_thresh, nms_thresh, detections_per_img: inference, see `select_detections`.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: nn.Module,
+        predictor: nn.Module,
+        *,
+        box_coder: BoxCoder,
+        fg_iou_threshold: float = 0.5,
+        bg_iou_threshold: float = 0.5,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
+        score_thresh: float = 0.05,
+        nms_thresh: float = 0.5,
+        detections_per_img: int = 100,
+    ) -> None:
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.predictor = predictor
+        self.box_coder = box_coder
+        self.sampling = {
+            "fg_iou_threshold": fg_iou_threshold,
+            "bg_iou_threshold": bg_iou_threshold,
+            "batch_size_per_image": batch_size_per_image,
+            "positive_fraction": positive_fraction,
+        }
+        self.selection = {
+            "score_thresh": score_thresh,
+            "nms_thresh": nms_thresh,
+            "detections_per_img": detections_per_img,
+        }
+
+    @classmethod
+    def from_config(cls, cfg: Any, in_channels: int) -> ROIBoxHead:
+        """Build the head that MODEL.ROI_BOX_HEAD and MODEL.ROI_HEADS describe."""
+        heads = cfg.MODEL.ROI_HEADS
+        feature_extractor = make_roi_box_feature_extractor(cfg, in_channels)
+        return cls(
+            feature_extractor,
+            make_roi_box_predictor(cfg, feature_extractor.out_channels),
+            box_coder=BoxCoder(weights=heads.BBOX_REG_WEIGHTS),
+            fg_iou_threshold=heads.FG_IOU_THRESHOLD,
+            bg_iou_threshold=heads.BG_IOU_THRESHOLD,
+            batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=heads.POSITIVE_FRACTION,
+            score_thresh=heads.SCORE_THRESH,
+            nms_thresh=heads.NMS,
+            detections_per_img=heads.DETECTIONS_PER_IMG,
+        )
+
+    def _predict(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predictor(self.feature_extractor(features, boxes_to_rois(boxes, valid)))
+
+    def losses(
+        self, features: Sequence[Tensor], proposals: Proposals, targets: Targets
+    ) -> tuple[SampledRegions, dict[str, Tensor]]:
+        """Return the sampled regions and {loss_classifier, loss_box_reg}."""
+        regions = sample_regions(proposals, targets, box_coder=self.box_coder, **self.sampling)
+        logits, deltas = self._predict(features, regions.boxes, regions.valid)
+        classification_loss, box_loss = box_head_losses(logits, deltas, regions)
+        return regions, {"loss_classifier": classification_loss, "loss_box_reg": box_loss}
+
+    def detect(
+        self, features: Sequence[Tensor], proposals: Proposals, image_sizes: list[tuple[int, int]]
+    ) -> Detections:
+        """Return the detections of each image (height, width)."""
+        logits, deltas = self._predict(features, proposals.boxes, proposals.valid)
+        sizes = torch.as_tensor(image_sizes, device=logits.device)
+        return select_detections(logits, deltas, proposals, sizes, box_coder=self.box_coder, **self.selection)
+
+
+def build_roi_box_head(cfg: Any, in_channels: int) -> ROIBoxHead:
+    """Build the box head over a pyramid of in_channels channels."""
+    return ROIBoxHead.from_config(cfg, in_channels)

@@ -1,0 +1,82 @@
+"""Training of the box head. Source: Girshick, Fast R-CNN (2015), section 2.3."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskrcnn_benchmark import ops
+from maskrcnn_benchmark.layers import smooth_l1_loss
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.proposals import Proposals
+from maskrcnn_benchmark.modeling.rpn.loss import gather_boxes
+from maskrcnn_benchmark.modeling.sampling import sample_slots
+from maskrcnn_benchmark.structures.targets import Targets
+
+
+class SampledRegions(NamedTuple):
+    """Proposals chosen for training, in a fixed number of slots an image."""
+
+    boxes: Tensor  # [N, S, 4]
+    valid: Tensor  # [N, S] bool
+    labels: Tensor  # [N, S] int64 class, 0 background
+    matches: Tensor  # [N, S] int64 index of the ground truth
+    target_deltas: Tensor  # [N, S, 4] box codes; meaningful where labels > 0
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Proposals,
+    targets: Targets,
+    *,
+    box_coder: BoxCoder,
+    fg_iou_threshold: float,
+    bg_iou_threshold: float,
+    batch_size_per_image: int,
+    positive_fraction: float,
+) -> SampledRegions:
+    """Add the ground truth to the proposals, match, and sample positives and negatives."""
+    boxes = torch.cat((proposals.boxes, targets.boxes), dim=1)
+    valid = torch.cat((proposals.valid, targets.valid), dim=1)
+    matches = ops.match_boxes(
+        boxes, targets.boxes, targets.valid, high=fg_iou_threshold, low=bg_iou_threshold, allow_low_quality=False
+    )
+    if targets.boxes.shape[1]:
+        labels = targets.labels.gather(1, matches.clamp(min=0))
+    else:
+        labels = torch.zeros_like(matches)
+    labels = torch.where(matches >= 0, labels, matches + 1)  # -1 is background, -2 lies between the thresholds
+    labels = torch.where(valid, labels, -1)
+
+    index, valid = sample_slots(labels, num_samples=batch_size_per_image, positive_fraction=positive_fraction)
+    boxes = gather_boxes(boxes, index)
+    matches = matches.gather(1, index).clamp(min=0)
+    target_deltas = box_coder.encode(gather_boxes(targets.boxes, matches), boxes)
+    return SampledRegions(boxes, valid, labels.gather(1, index).clamp(min=0), matches, target_deltas)
+
+
+def box_head_losses(logits: Tensor, deltas: Tensor, regions: SampledRegions) -> tuple[Tensor, Tensor]:
+    """Return (classification loss, box loss), 0-d, both divided by the number of sampled regions in the batch.
+
+    Args:
+        logits: [N * S, K].
+        deltas: [N * S, 4 K] box codes, one set a class; only the true class's are trained.
+    """
+    labels, valid = regions.labels.flatten(), regions.valid.flatten()
+    num_sampled = valid.sum().clamp(min=1)
+    cross_entropy = F.cross_entropy(logits.float(), labels, reduction="none")
+    classification_loss = torch.where(valid, cross_entropy, 0.0).sum() / num_sampled
+
+    own_class = labels[:, None, None].expand(-1, 1, 4)
+    own_deltas = deltas.unflatten(1, (-1, 4)).gather(1, own_class).squeeze(1).float()
+    positive = (valid & (labels > 0))[:, None]
+    box_loss = smooth_l1_loss(
+        torch.where(positive, own_deltas, 0.0),
+        torch.where(positive, regions.target_deltas.flatten(0, 1), 0.0),
+        beta=1.0,
+        size_average=False,
+    )
+    return classification_loss, box_loss / num_sampled

@@ -1,0 +1,1 @@
+"""Mask head: one mask for each detected object."""

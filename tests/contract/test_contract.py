@@ -1,0 +1,107 @@
+"""What users rely on, held as lists beside this file: imports, flags, config keys, names in checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn_benchmark.config import cfg
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+CONFIGS = REPOSITORY / "configs"
+
+PUBLIC_NAMES = [
+    tuple(line.split(maxsplit=1))
+    for line in (HERE / "public_names.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+CLI_FLAGS = json.loads((HERE / "cli_flags.json").read_text(encoding="utf-8"))
+CONFIG_KEYS = json.loads((HERE / "config_keys.json").read_text(encoding="utf-8"))
+STATE_DICTS = json.loads(gzip.decompress((HERE / "state_dicts.json.gz").read_bytes()))
+# One config for each of the different dicts.
+ONE_CONFIG_EACH = sorted({name: path for path, name in reversed(STATE_DICTS["configs"].items())}.values())
+
+
+@pytest.mark.parametrize(("module", "entry"), PUBLIC_NAMES)
+def test_public_name(module, entry):
+    name, published = re.fullmatch(r"([\w.]+)(?:\((.*)\))?", entry).groups()
+    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    if published:
+        positional = [
+            parameter.name
+            for parameter in inspect.signature(found).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        expected = published.split(", ")
+        assert [each for each in positional if each != "self"][: len(expected)] == expected
+
+
+@pytest.mark.parametrize("tool", sorted(CLI_FLAGS))
+def test_flags(tool):
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / tool, "--help"], check=True, capture_output=True, text=True, cwd=REPOSITORY
+    )
+    missing = [flag for flag in CLI_FLAGS[tool] if not re.search(rf"(?<![\w-]){flag}(?![\w-])", done.stdout)]
+    assert missing == []
+
+
+def as_published(value):
+    return [as_published(each) for each in value] if isinstance(value, (tuple, list)) else value
+
+
+@pytest.mark.parametrize("key", sorted(CONFIG_KEYS))
+def test_config_key_and_default(key):
+    value = functools.reduce(getattr, key.split("."), cfg)
+    expected = CONFIG_KEYS[key]
+    assert as_published(value) == expected
+    assert type(as_published(value)) is type(expected)
+
+
+def build(config_file, opts=()):
+    from maskrcnn_benchmark.modeling.detector import build_detection_model
+
+    config = cfg.clone()
+    config.merge_from_file(str(CONFIGS / config_file))
+    config.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    with torch.device("meta"):
+        return build_detection_model(config)
+
+
+@pytest.mark.parametrize("config_file", ONE_CONFIG_EACH)
+def test_state_dict_names_and_shapes(config_file):
+    expected = STATE_DICTS["dicts"][STATE_DICTS["configs"][config_file]]
+    assert {name: list(value.shape) for name, value in build(config_file).state_dict().items()} == expected
+
+
+# Families of a later version: each ends in one sentence that names what is missing.
+@pytest.mark.parametrize(
+    ("config_file", "opts", "named"),
+    [
+        ("e2e_mask_rcnn_R_50_C4_1x.yaml", (), "R-50-C4"),
+        ("quick_schedules/rpn_R_50_C4_quick.yaml", (), "R-50-C4"),
+        ("e2e_mask_rcnn_R_50_FPN_1x.yaml", ("MODEL.KEYPOINT_ON", True), "KEYPOINT_ON"),
+        ("e2e_mask_rcnn_R_50_FPN_1x.yaml", ("MODEL.RETINANET_ON", True), "RETINANET_ON"),
+    ],
+)
+def test_a_family_that_is_not_built_says_so(config_file, opts, named):
+    with pytest.raises((NotImplementedError, ValueError, KeyError), match=named) as caught:
+        build(config_file, opts)
+    assert "\n" not in str(caught.value)
+
+
+def test_pascal_voc_is_not_built_and_says_so():
+    from maskrcnn_benchmark.data.datasets import PascalVOCDataset
+
+    with pytest.raises(NotImplementedError, match="VOC"):
+        PascalVOCDataset("data", "train")

@@ -44,7 +44,7 @@ class CfgNode(yacs.config.CfgNode):
     def merge_from_file(self, cfg_filename: str | Path) -> None:
         """Merge a YAML file (or, as in yacs, a Python file with a ``cfg``).
 
-        Raises FileNotFoundError, ValueError (broken YAML or wrong type) or KeyError (unknown key), each naming the file.
+        Raises FileNotFoundError, ValueError (broken YAML, wrong type) or KeyError (unknown key), each naming the file.
         """
         path = Path(cfg_filename)
         if path.suffix == ".py":
@@ -64,9 +64,8 @@ class CfgNode(yacs.config.CfgNode):
         Raises ValueError for an odd number of items or a wrong type, KeyError for an unknown key.
         """
         if len(cfg_list) % 2:
-            raise ValueError(
-                f"overrides come as pairs KEY VALUE, but there are {len(cfg_list)} items: {' '.join(map(str, cfg_list))}"
-            )
+            items = " ".join(map(str, cfg_list))
+            raise ValueError(f"overrides come as pairs KEY VALUE, but there are {len(cfg_list)} items: {items}")
         self._merge_pairs(list(zip(cfg_list[0::2], cfg_list[1::2], strict=True)), source="the overrides")
 
     def keys_below(self) -> list[str]:

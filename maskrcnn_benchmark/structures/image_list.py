@@ -1,0 +1,81 @@
+"""ImageList: images of different sizes padded into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ImageList:
+    """A batch of padded images with the sizes that they had.
+
+    Args:
+        tensors: [N, C, H, W] images, each in the top left corner, zeros beside and below it.
+        image_sizes: N pairs (height, width) in pixels.
+    """
+
+    def __init__(self, tensors: Tensor, image_sizes: Sequence[tuple[int, int]]) -> None:
+        self.tensors = tensors
+        self.image_sizes = image_sizes
+
+    def to(self, *args: Any, **kwargs: Any) -> ImageList:
+        """Return the batch with ``tensors.to(...)``."""
+        return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes)
+
+    def pin_memory(self) -> ImageList:
+        """Return the batch in page-locked memory, from which copies to a GPU overlap with work."""
+        return ImageList(self.tensors.pin_memory(), self.image_sizes)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+
+def to_image_list(tensors: Tensor | Sequence[Tensor] | ImageList, size_divisible: int = 0) -> ImageList:
+    """Pad images to one size and stack them.
+
+    Args:
+        tensors: images [C, Hi, Wi] in a list, one image [C, H, W], a batch [N, C, H, W], or an ImageList, which is
+            returned as it is.
+        size_divisible: the padded height and width are multiples of it; 0 pads to the largest image only.
+
+    Raises:
+        TypeError: for anything else. ValueError: for no images, or images of different types or channel counts.
+    """
+    if isinstance(tensors, ImageList):
+        return tensors
+    if isinstance(tensors, Tensor) and tensors.ndim in (3, 4):
+        tensors = tensors.unsqueeze(0) if tensors.ndim == 3 else tensors
+        batch = tensors
+    elif isinstance(tensors, (list, tuple)) and all(isinstance(t, Tensor) and t.ndim == 3 for t in tensors):
+        batch = None
+    else:
+        raise TypeError(
+            f"expected images [C, H, W], a batch [N, C, H, W] or an ImageList, but got {_describe(tensors)}"
+        )
+    if len(tensors) == 0:
+        raise ValueError("a batch needs at least one image, but got none")
+    first = tensors[0]
+    if any(t.shape[0] != first.shape[0] or t.dtype != first.dtype for t in tensors):
+        raise ValueError(f"images of one batch must agree in channels and type, but are {_describe(tensors)}")
+    image_sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
+    step = max(size_divisible, 1)
+    height, width = (-(-max(sizes) // step) * step for sizes in zip(*image_sizes, strict=True))
+    if batch is None or batch.shape[-2:] != (height, width):
+        batch = first.new_zeros((len(image_sizes), first.shape[0], height, width))
+        for image, padded in zip(tensors, batch, strict=True):
+            padded[:, : image.shape[-2], : image.shape[-1]].copy_(image)
+    return ImageList(batch, image_sizes)
+
+
+def _describe(images: Any) -> str:
+    """Say in a few words what was given."""
+    if isinstance(images, Tensor):
+        return f"a tensor of shape {list(images.shape)}"
+    if isinstance(images, (list, tuple)):
+        return ", ".join(
+            f"{t.dtype} {list(t.shape)}" if isinstance(t, torch.Tensor) else type(t).__name__ for t in images
+        )
+    return type(images).__name__

@@ -6,5 +6,20 @@ Boxes are inclusive (x1, y1, x2, y2) pixels: a box is x2 - x1 + 1 wide.
 from __future__ import annotations
 
 from maskrcnn_benchmark.ops._library import backend_info
+from maskrcnn_benchmark.ops.mask_targets import polygon_mask_targets
+from maskrcnn_benchmark.ops.match import match_boxes
+from maskrcnn_benchmark.ops.nms import batched_nms, nms
+from maskrcnn_benchmark.ops.paste_masks import paste_masks, paste_masks_rle
+from maskrcnn_benchmark.ops.roi_align import roi_align, roi_levels
 
-__all__ = ["backend_info"]
+__all__ = [
+    "backend_info",
+    "batched_nms",
+    "match_boxes",
+    "nms",
+    "paste_masks",
+    "paste_masks_rle",
+    "polygon_mask_targets",
+    "roi_align",
+    "roi_levels",
+]

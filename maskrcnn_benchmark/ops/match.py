@@ -35,7 +35,7 @@ def match_boxes(
         high: boxes whose best IoU is at least this are matched.
         low: boxes whose best IoU is below this are background; those between the two are neither.
         allow_low_quality: every box whose IoU equals the best that some ground truth has with any box gets its own
-            best match back, whatever the thresholds say. As in the original Matcher this includes ties, and a best of 0.
+            best match back, whatever the thresholds say. As in the original Matcher that includes a best of 0.
         offset: 1 when coordinates are inclusive pixels, 0 otherwise.
 
     Returns:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +75,20 @@ class MetricLogger:
         """Each series as text, ``median (mean of the run)`` with 4 decimals."""
         return {name: f"{meter.median:.4f} ({meter.global_avg:.4f})" for name, meter in self.meters.items()}
 
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain data of every series, for a checkpoint."""
+        return {
+            name: {"window": list(meter.deque), "total": meter.total, "count": meter.count}
+            for name, meter in self.meters.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take back what ``state_dict`` gave."""
+        for name, saved in state.items():
+            meter = self.meters.setdefault(name, SmoothedValue())
+            meter.deque.extend(saved["window"])
+            meter.total, meter.count = saved["total"], saved["count"]
+
     def __str__(self) -> str:
         return self.delimiter.join(f"{name}: {text}" for name, text in self.get_dict().items())
 
@@ -80,8 +97,9 @@ def peak_memory_mib(device: torch.device) -> float:
     """Most memory used so far, in MiB: of the allocator on CUDA, resident memory of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")  # the standard library does not know it there
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB

@@ -1,0 +1,1 @@
+"""Where the parts are built from the config and handed to the loops."""

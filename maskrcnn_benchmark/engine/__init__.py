@@ -1,0 +1,1 @@
+"""Training and inference loops; model, data and checkpoints come as arguments."""

@@ -1,0 +1,81 @@
+"""One training step: forward, backward, update."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskrcnn_benchmark.engine.precision import Precision
+
+
+class TrainStep:
+    """Forward and backward of one micro-batch; after every ``accumulate_steps`` of them an update.
+
+    Args:
+        model: gives a dict of 0-d losses; wrapped for several processes or not.
+        optimizer: steps once an update.
+        scheduler: steps once an update, after the optimiser.
+        precision: number format and loss scaler.
+        accumulate_steps: micro-batches an update; losses are divided by it, so gradients are means.
+        max_grad_norm: gradients of a larger L2 norm over all parameters are scaled down to it; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        precision: Precision,
+        *,
+        accumulate_steps: int = 1,
+        max_grad_norm: float = 0.0,
+    ) -> None:
+        if accumulate_steps < 1:
+            raise ValueError(f"SOLVER.ACCUMULATE_STEPS must be 1 or more, got {accumulate_steps}")
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.precision = precision
+        self.accumulate_steps = accumulate_steps
+        self.max_grad_norm = max_grad_norm
+
+    def ends_update(self, iteration: int) -> bool:
+        """Whether the weights change in this iteration (counted from 1): in each ``accumulate_steps``-th."""
+        return iteration % self.accumulate_steps == 0
+
+    def __call__(self, images: Any, targets: Any, *, iteration: int) -> dict[str, Tensor]:
+        """Run one iteration, counted from 1.
+
+        Returns:
+            The model's losses, detached, on its device.
+        """
+        updates = self.ends_update(iteration)
+        with self._gradient_exchange(updates):
+            with self.precision.autocast():
+                losses = self.model(images, targets)
+            total = sum(losses.values())
+            self.precision.scaler.scale(total / self.accumulate_steps).backward()
+        if updates:
+            self._update()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _gradient_exchange(self, updates: bool) -> contextlib.AbstractContextManager[Any]:
+        # Processes need one another's gradients only when the weights change.
+        if isinstance(self.model, DistributedDataParallel) and not updates:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _update(self) -> None:
+        scaler = self.precision.scaler
+        if self.max_grad_norm > 0:
+            scaler.unscale_(self.optimizer)
+            trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trainable, self.max_grad_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)

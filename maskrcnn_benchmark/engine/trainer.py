@@ -1,0 +1,201 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.engine.losses import LossBuffer
+from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.progress import TrainProgress
+from maskrcnn_benchmark.engine.seeding import seed_step
+from maskrcnn_benchmark.engine.step import TrainStep
+from maskrcnn_benchmark.tracking import MetricSink
+from maskrcnn_benchmark.utils import comm
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a call of ``do_train`` did.
+
+    Args:
+        iterations: iterations done in this call.
+        images: images seen by all processes in this call.
+        seconds: wall time of the loop.
+        stopped_early: whether the end-of-iteration callback ended it.
+    """
+
+    iterations: int
+    images: int
+    seconds: float
+    stopped_early: bool
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput over all processes, evaluation and saving included; 0 when nothing was done."""
+        return self.images / self.seconds if self.images else 0.0
+
+
+def do_train(
+    model: nn.Module,
+    data_loader: Iterable,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    checkpointer: Any,
+    device: torch.device | str,
+    checkpoint_period: int,
+    arguments: dict[str, Any],
+    *,
+    precision: Precision | None = None,
+    accumulate_steps: int = 1,
+    max_grad_norm: float = 0.0,
+    log_period: int = 20,
+    seed: int = 0,
+    iterations_per_epoch: int = 0,
+    sink: MetricSink | None = None,
+    per_iter_end_callback_fn: Callable[[int], bool] | None = None,
+) -> TrainSummary:
+    """Train until the loader ends.
+
+    Everything random in an iteration follows from (seed, iteration, rank); with the checkpoint's weights, momentum,
+    schedule, loss scale and meters a resumed run therefore equals the uninterrupted one bit for bit.
+
+    Args:
+        model: gives a dict of losses for (images, targets); on the device already.
+        data_loader: yields (ImageList, targets, data set indices); its length is the last iteration of the whole run,
+            its first batch the one after ``arguments["iteration"]``.
+        optimizer, scheduler: step once an update.
+        checkpointer: ``save(name, **entries)``; None saves nothing.
+        device: where the model is.
+        checkpoint_period: iterations between checkpoints, moved on to the next update under accumulation.
+        arguments: ``iteration`` (iterations done so far, updated here) and what ``checkpointer.load`` gave.
+        precision: number format; default float32.
+        accumulate_steps: micro-batches an update; an iteration is one micro-batch.
+        max_grad_norm: see TrainStep.
+        log_period: iterations between two readings of the losses.
+        seed: of the run.
+        iterations_per_epoch: for the epoch number beside each figure; 0 for none.
+        sink: receives the figures of each log line.
+        per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
+
+    Raises:
+        FloatingPointError: a loss is not finite. No checkpoint is written after it.
+    """
+    device = torch.device(device)
+    precision = precision or Precision(device.type)
+    step = TrainStep(
+        model, optimizer, scheduler, precision, accumulate_steps=accumulate_steps, max_grad_norm=max_grad_norm
+    )
+    buffer = LossBuffer(getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None))
+    start, last = arguments["iteration"], len(data_loader)  # type: ignore[arg-type]
+    progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
+    if arguments.get("scaler") and precision.scaler.is_enabled():
+        precision.scaler.load_state_dict(arguments["scaler"])
+    progress.load_state_dict(arguments.get("meters", {}))
+    saver = _Saver(checkpointer, checkpoint_period, arguments, model, precision, progress)
+
+    logger.info("Start training at iteration %d of %d", start, last)
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    num_images, stopped_early, iteration = 0, False, start
+    progress.start()
+    for iteration, (images, targets, indices) in enumerate(data_loader, start + 1):
+        progress.data_arrived()
+        seed_step(seed, iteration, comm.get_rank())
+        images, targets = precision.place_images(images, device), _to_device(targets, device)
+        lr = optimizer.param_groups[0]["lr"]
+        buffer.append(iteration, step(images, targets, iteration=iteration), indices)
+        arguments["iteration"] = iteration
+        num_images += len(indices) * comm.get_world_size()
+
+        at_end = iteration == last
+        saves = at_end or saver.is_due(iteration, step.ends_update(iteration))
+        logs = at_end or iteration % log_period == 0
+        if saves or logs:
+            progress.add_losses(buffer.read())  # the one synchronisation with the device
+        progress.iteration_done()
+        if logs:
+            progress.report(iteration, lr=lr)
+        if saves:
+            saver.save(iteration, final=at_end)
+        if per_iter_end_callback_fn is not None:
+            stopped_early = bool(per_iter_end_callback_fn(iteration=iteration))
+            if stopped_early:
+                break
+            if not model.training:  # the callback evaluated
+                model.train()
+    if stopped_early and iteration < last:
+        progress.add_losses(buffer.read())
+        saver.save(iteration, final=True)
+    return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))
+
+
+class _Saver:
+    """Writes the checkpoints of a run when they are due.
+
+    A checkpoint between two updates would lose the gradients collected so far, so it waits for the next update.
+    """
+
+    def __init__(
+        self,
+        checkpointer: Any,
+        period: int,
+        arguments: dict[str, Any],
+        model: nn.Module,
+        precision: Precision,
+        progress: TrainProgress,
+    ) -> None:
+        self.checkpointer = checkpointer
+        self.period = period
+        self.arguments = arguments
+        self.model = model
+        self.precision = precision
+        self.progress = progress
+        self.last_saved = arguments["iteration"]
+
+    def is_due(self, iteration: int, weights_changed: bool) -> bool:
+        return (
+            self.checkpointer is not None
+            and self.period > 0
+            and weights_changed
+            and iteration // self.period > self.last_saved // self.period
+        )
+
+    def save(self, iteration: int, *, final: bool) -> None:
+        due = self.is_due(iteration, True)
+        self.last_saved = iteration
+        self.arguments.update(
+            iteration=iteration, scaler=self.precision.scaler.state_dict(), meters=self.progress.state_dict()
+        )
+        if self.checkpointer is None:
+            return
+        # A finite loss can still have had a gradient that is not.
+        if not all(torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).tolist()):
+            raise FloatingPointError(f"the weights are no longer finite at iteration {iteration}; nothing is saved")
+        if due:
+            self.checkpointer.save(f"model_{iteration:07d}", **self.arguments)
+        if final:
+            self.checkpointer.save("model_final", **self.arguments)
+
+
+def _to_device(targets: Any, device: torch.device) -> Any:
+    """Packed targets, or a list of BoxLists, on the device."""
+    if isinstance(targets, list | tuple):
+        return [target.to(device) for target in targets]
+    return targets.to(device, non_blocking=True)
+
+
+def _finish(progress: TrainProgress, summary: TrainSummary) -> TrainSummary:
+    progress.close()
+    duration = datetime.timedelta(seconds=summary.seconds)
+    per_iteration = summary.seconds / max(summary.iterations, 1)
+    logger.info("Total training time: %s (%.4f s / it)", duration, per_iteration)
+    return summary

@@ -46,3 +46,10 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of coordinates and sums that goes with features of ``dtype``: float64 for itself, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def memory_format_of(tensor: Tensor) -> torch.memory_format:
+    """channels_last if ``tensor`` [N, C, H, W] is laid out so and in no other way, else the contiguous format."""
+    if not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format

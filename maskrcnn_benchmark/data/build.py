@@ -1,0 +1,150 @@
+"""Loaders from the config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.config.catalog import resolve_dataset
+from maskrcnn_benchmark.data import datasets as dataset_classes
+from maskrcnn_benchmark.data.collate_batch import BatchCollator
+from maskrcnn_benchmark.data.datasets.base import DetectionDataset
+from maskrcnn_benchmark.data.samplers import (
+    DistributedSampler,
+    GroupedBatchSampler,
+    IterationBasedBatchSampler,
+    KeyedBatchSampler,
+)
+from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
+
+_BACKENDS = ("auto", "workers")
+
+
+def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset:
+    """The data set ``name`` of the catalogue, with the transforms of training or testing.
+
+    Args:
+        cfg: reads DATASETS, INPUT, SEED, MODEL.MASK_ON and PATHS_CATALOG.
+        name: a published name, or one of DATASETS.CUSTOM.
+        is_train: leave out images without objects, and augment.
+
+    Raises:
+        FileNotFoundError: when its files are not there; the message names the paths tried and the remedies.
+        ValueError: when its annotations are faulty, or it has no masks to train on.
+    """
+    entry = resolve_dataset(cfg, name)
+    args: dict[str, Any] = dict(entry.args)
+    if entry.factory == "COCODataset":
+        args.update(remove_images_without_annotations=is_train, with_masks=cfg.MODEL.MASK_ON)
+    dataset = getattr(dataset_classes, entry.factory)(**args, transforms=build_transforms(cfg, is_train))
+    if is_train and cfg.MODEL.MASK_ON and not dataset.has_masks:
+        raise ValueError(
+            f"data set {name} has no segmentation to train masks on; set MODEL.MASK_ON to False, or add segmentations"
+        )
+    return dataset
+
+
+def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> None:
+    """Check that the model has one class for each category of the data and one for the background.
+
+    Args:
+        cfg: reads MODEL.ROI_BOX_HEAD.NUM_CLASSES and MODEL.RPN_ONLY, with which classes play no part.
+        dataset: the data set.
+        name: of the data set, for the message.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    num_classes, needed = cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, len(dataset.categories) + 1
+    if not cfg.MODEL.RPN_ONLY and num_classes != needed:
+        raise ValueError(
+            f"data set {name} lists {needed - 1} categories, so the model needs {needed} classes (one more for the "
+            f"background), but MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}; "
+            f"set MODEL.ROI_BOX_HEAD.NUM_CLASSES {needed}, or train on data with {num_classes - 1} categories"
+        )
+
+
+def make_data_loader(
+    cfg: CfgNode, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0
+) -> tuple[DataLoader, int] | list[DataLoader]:
+    """The loader of training, or one loader for each test data set.
+
+    A loader yields (ImageList, Targets, tuple of dataset indices). What it yields depends on the config, the number of
+    processes and the iteration alone, never on workers or on where a run was resumed.
+
+    Args:
+        cfg: reads DATASETS, DATALOADER, INPUT, SEED, MODEL, and SOLVER (training) or TEST.
+        is_train: which of the two.
+        is_distributed: give each process of the group its share; a test sample goes to one process only.
+        start_iter: training iterations that are done already.
+
+    Returns:
+        Training: (loader, iterations per epoch), the loader as long as SOLVER.MAX_ITER. Testing: a list of loaders.
+
+    Raises:
+        FileNotFoundError: see :func:`make_dataset`.
+        ValueError: see :func:`make_dataset`; also when the batch cannot be divided among the processes.
+    """
+    world_size, rank = (get_world_size(), get_rank()) if is_distributed else (1, 0)
+    section = "SOLVER" if is_train else "TEST"
+    images_per_batch = getattr(cfg, section).IMS_PER_BATCH
+    if images_per_batch < 1 or images_per_batch % world_size:
+        raise ValueError(
+            f"{section}.IMS_PER_BATCH ({images_per_batch}) must be a positive multiple of the number of processes "
+            f"({world_size}); set it to {max(images_per_batch // world_size, 1) * world_size}"
+        )
+    datasets = _make_datasets(cfg, is_train=is_train)
+    loaders = []
+    for dataset in datasets:
+        sampler = DistributedSampler(dataset, world_size, rank, shuffle=is_train, seed=cfg.SEED, pad=is_train)
+        is_upright = np.zeros(len(dataset), dtype=bool)
+        if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+            is_upright = dataset.aspect_ratios() >= 1
+        batches = GroupedBatchSampler(sampler, is_upright, images_per_batch // world_size)
+        if is_train:
+            batches = IterationBasedBatchSampler(batches, cfg.SOLVER.MAX_ITER, start_iter)
+        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches)))
+    if is_train:
+        return loaders[0], max(len(datasets[0]) // images_per_batch, 1)
+    return loaders
+
+
+def _make_datasets(cfg: CfgNode, *, is_train: bool) -> list[DetectionDataset]:
+    """The data sets of testing, or the one of training."""
+    key = "TRAIN" if is_train else "TEST"
+    names = getattr(cfg.DATASETS, key)
+    names = (names,) if isinstance(names, str) else names
+    if not names:
+        raise ValueError(f"DATASETS.{key} names no data set; set it, for example DATASETS.{key} \"('coco_2017_val',)\"")
+    datasets = [make_dataset(cfg, name, is_train=is_train) for name in names]
+    return [dataset_classes.ConcatDataset(datasets)] if is_train and len(datasets) > 1 else datasets
+
+
+def _make_loader(cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler) -> DataLoader:
+    # HYBRID asks for decoding in DALI; wherever that is not available the workers yield the same batches.
+    if cfg.DATALOADER.BACKEND not in _BACKENDS:
+        raise ValueError(f"DATALOADER.BACKEND must be one of {', '.join(_BACKENDS)}, got {cfg.DATALOADER.BACKEND!r}")
+    num_workers = cfg.DATALOADER.NUM_WORKERS
+    if num_workers < 0:
+        raise ValueError(f"DATALOADER.NUM_WORKERS must not be negative, got {num_workers}")
+    normalize = build_transforms(cfg, is_train=False).normalize
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, normalize=normalize),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_init_worker,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
+    )
+
+
+def _init_worker(worker_id: int) -> None:
+    # The workers are the parallelism: threads of OpenCV inside them only get in each other's way.
+    cv2.setNumThreads(0)

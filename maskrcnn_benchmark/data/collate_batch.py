@@ -1,0 +1,90 @@
+"""Samples to one padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn_benchmark.data.image_targets import ImageTargets
+from maskrcnn_benchmark.data.transforms import Normalize
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
+from maskrcnn_benchmark.structures.polygons import PackedPolygons
+from maskrcnn_benchmark.structures.targets import Targets
+
+
+def pack_targets(targets: Sequence[ImageTargets]) -> Targets:
+    """The objects of N images as one :class:`Targets`; G is the largest number of objects among them.
+
+    Polygons are there when every image has them.
+    """
+    num_images, slots = len(targets), max(len(item) for item in targets)
+    boxes = np.zeros((num_images, slots, 4), dtype=np.float32)
+    labels = np.zeros((num_images, slots), dtype=np.int64)
+    for row, item in enumerate(targets):
+        boxes[row, : len(item)] = item.boxes
+        labels[row, : len(item)] = item.labels
+    has_polygons = all(item.polygons is not None for item in targets)
+    return Targets(
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(labels),
+        polygons=_pack_polygons(targets, slots=slots) if has_polygons else None,
+        image_sizes=[item.image_size for item in targets],
+    )
+
+
+def _pack_polygons(targets: Sequence[ImageTargets], *, slots: int) -> PackedPolygons:
+    """Polygons of N images; the object in slot g of image n is instance n * slots + g, empty slots have no rings."""
+    coords, ring_lengths = [], []
+    ring_counts = np.zeros((len(targets), slots), dtype=np.int64)
+    for row, item in enumerate(targets):
+        coords.append(item.polygons.coords)
+        ring_lengths.append(np.diff(item.polygons.ring_offsets))
+        ring_counts[row, : len(item)] = np.diff(item.polygons.instance_offsets)
+    ring_offsets = np.concatenate([[0], *ring_lengths]).astype(np.int64).cumsum()
+    instance_offsets = np.concatenate([[0], ring_counts.reshape(-1)]).cumsum()
+    return PackedPolygons(
+        coords=torch.from_numpy(np.concatenate(coords)),
+        ring_offsets=torch.from_numpy(ring_offsets),
+        instance_offsets=torch.from_numpy(instance_offsets),
+    )
+
+
+class BatchCollator:
+    """Makes a batch (ImageList, Targets, indices) of samples (image, objects, index).
+
+    Args:
+        size_divisible: height and width of the batch are padded with zeros to a multiple of this; 0 or 1 adds nothing
+            beyond the largest image.
+        normalize: given, the images are pixels uint8 [H, W, 3] and are normalised straight into the padded batch, one
+            pass less over memory; None, they are input tensors float32 [3, H, W].
+    """
+
+    def __init__(self, size_divisible: int = 0, *, normalize: Normalize | None = None) -> None:
+        self.size_divisible = size_divisible
+        self.normalize = normalize
+
+    def __call__(
+        self, batch: Sequence[tuple[Tensor | np.ndarray, BoxList | ImageTargets, int]]
+    ) -> tuple[ImageList, Targets, tuple[int, ...]]:
+        """Collate the samples of one batch."""
+        images, targets, indices = zip(*batch, strict=True)
+        if self.normalize is None:
+            image_list = to_image_list(list(images), self.size_divisible)
+        else:
+            image_list = self._normalized(images)
+        if isinstance(targets[0], ImageTargets):
+            return image_list, pack_targets(targets), indices
+        return image_list, Targets.from_boxlists(list(targets)), indices
+
+    def _normalized(self, images: Sequence[np.ndarray]) -> ImageList:
+        sizes = [image.shape[:2] for image in images]
+        step = max(self.size_divisible, 1)
+        height, width = (-(-max(lengths) // step) * step for lengths in zip(*sizes, strict=True))
+        tensors = torch.zeros((len(images), 3, height, width), dtype=torch.float32)
+        for out, image in zip(tensors.numpy(), images, strict=True):
+            self.normalize.write(image, out[:, : image.shape[0], : image.shape[1]])
+        return ImageList(tensors, sizes)

@@ -1,0 +1,86 @@
+"""What all data sets share: the two doors through which samples leave, and the questions they answer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, overload
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from maskrcnn_benchmark.data.collate_batch import pack_targets
+from maskrcnn_benchmark.data.image_targets import ImageTargets
+from maskrcnn_benchmark.data.keyed import SampleKey
+from maskrcnn_benchmark.data.transforms import Compose
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+# Pixels uint8 [H, W, 3] in BGR, objects, index: the collator turns many of these into one batch.
+RawSample = tuple[np.ndarray, ImageTargets, int]
+
+
+class DetectionDataset(Dataset):
+    """Images with objects.
+
+    ``dataset[index]`` is the published face: (input tensor float32 [3, H, W], BoxList with the field ``labels`` and, where
+    there are polygons, ``masks``, index). ``dataset[SampleKey(epoch, index)]`` is the loader's: (pixels as they are after
+    resize and flip, :class:`ImageTargets`, index), from which the collator writes a whole batch at once.
+
+    Args:
+        transforms: what happens to a sample; None leaves image (uint8 [H, W, 3], BGR) and objects as they are.
+
+    Attributes:
+        categories: names of the categories; label k is categories[k - 1].
+        contiguous_category_id_to_json_id: label 1 .. K to the data set's own category id.
+        id_to_img_map: index to the data set's own image id.
+        has_masks: whether the objects have polygons.
+    """
+
+    categories: tuple[str, ...] = ()
+    contiguous_category_id_to_json_id: Mapping[int, int] = {}
+    id_to_img_map: Mapping[int, Any] = {}
+    has_masks: bool = False
+
+    def __init__(self, transforms: Compose | None = None) -> None:
+        self.transforms = transforms
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load_image(self, index: int) -> np.ndarray:
+        """Decode image ``index``: uint8 [H, W, 3], BGR."""
+
+    @abstractmethod
+    def load_targets(self, index: int) -> ImageTargets:
+        """The objects of image ``index`` in its own pixels."""
+
+    @abstractmethod
+    def get_img_info(self, index: int) -> dict[str, Any]:
+        """``height``, ``width`` and what else is known of image ``index``, without decoding it."""
+
+    def aspect_ratios(self) -> np.ndarray:
+        """height / width of every image, float64 [len(self)]."""
+        infos = (self.get_img_info(index) for index in range(len(self)))
+        return np.array([info["height"] / info["width"] for info in infos], dtype=np.float64)
+
+    @overload
+    def __getitem__(self, key: SampleKey) -> RawSample: ...
+
+    @overload
+    def __getitem__(self, key: int) -> tuple[Tensor, BoxList, int]: ...
+
+    def __getitem__(self, key: int | SampleKey) -> RawSample | tuple[Tensor | np.ndarray, BoxList, int]:
+        if isinstance(key, SampleKey):
+            image, targets = self.load_image(key.index), self.load_targets(key.index)
+            if self.transforms is not None:
+                image, targets = self.transforms.transform_pixels(image, targets, key)
+            return image, targets, key.index
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"index {key} is out of range for a data set of {len(self)} images")
+        index = key % len(self)
+        image, targets = self.load_image(index), self.load_targets(index)
+        if self.transforms is not None:
+            image, targets = self.transforms(image, targets, SampleKey(0, index))
+        return image, pack_targets([targets])[0], index

@@ -1,0 +1,82 @@
+"""Several data sets as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.base import DetectionDataset, RawSample
+from maskrcnn_benchmark.data.image_targets import ImageTargets
+from maskrcnn_benchmark.data.keyed import SampleKey
+
+
+class ConcatDataset(DetectionDataset):
+    """Data sets one after the other. Each keeps its own transforms.
+
+    Args:
+        datasets: one or more data sets with the same categories in the same order.
+
+    Raises:
+        ValueError: when there is none, or their categories differ: the same label would then mean different things.
+    """
+
+    def __init__(self, datasets: Sequence[DetectionDataset]) -> None:
+        super().__init__(None)
+        if not datasets:
+            raise ValueError("a ConcatDataset needs at least one data set")
+        self.datasets = list(datasets)
+        first = self.datasets[0]
+        for position, other in enumerate(self.datasets[1:], start=2):
+            if other.contiguous_category_id_to_json_id != first.contiguous_category_id_to_json_id:
+                raise ValueError(
+                    "data sets that are trained together must list the same categories in the same order, "
+                    f"but the first has {first.categories} with ids {list(first.contiguous_category_id_to_json_id.values())} "
+                    f"and number {position} has {other.categories} "
+                    f"with ids {list(other.contiguous_category_id_to_json_id.values())}"
+                )
+        self.categories = first.categories
+        self.contiguous_category_id_to_json_id = first.contiguous_category_id_to_json_id
+        self.has_masks = all(dataset.has_masks for dataset in self.datasets)
+        self.cumulative_sizes = np.cumsum([len(dataset) for dataset in self.datasets]).tolist()
+        image_ids = [dataset.id_to_img_map[i] for dataset in self.datasets for i in range(len(dataset))]
+        self.id_to_img_map = dict(enumerate(image_ids))
+
+    def get_idxs(self, index: int) -> tuple[int, int]:
+        """(number of the data set, index in it) of sample ``index``."""
+        number = int(np.searchsorted(self.cumulative_sizes, index, side="right"))
+        return number, index - (self.cumulative_sizes[number - 1] if number else 0)
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+    def __getitem__(self, key: int | SampleKey) -> RawSample | tuple[Any, Any, int]:
+        if isinstance(key, SampleKey):
+            number, local = self.get_idxs(key.index)
+            image, targets, _ = self.datasets[number][SampleKey(key.epoch, local)]
+            return image, targets, key.index
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"index {key} is out of range for a data set of {len(self)} images")
+        number, local = self.get_idxs(key % len(self))
+        image, targets, _ = self.datasets[number][local]
+        return image, targets, key % len(self)
+
+    def load_image(self, index: int) -> np.ndarray:
+        """Decode image ``index``: uint8 [H, W, 3], BGR."""
+        number, local = self.get_idxs(index)
+        return self.datasets[number].load_image(local)
+
+    def load_targets(self, index: int) -> ImageTargets:
+        """The objects of image ``index`` in its own pixels."""
+        number, local = self.get_idxs(index)
+        return self.datasets[number].load_targets(local)
+
+    def get_img_info(self, index: int) -> dict[str, Any]:
+        """What the member data set knows of image ``index``."""
+        number, local = self.get_idxs(index)
+        return self.datasets[number].get_img_info(local)
+
+    def aspect_ratios(self) -> np.ndarray:
+        """height / width of every image, float64 [len(self)]."""
+        return np.concatenate([dataset.aspect_ratios() for dataset in self.datasets])

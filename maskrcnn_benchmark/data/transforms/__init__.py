@@ -1,0 +1,8 @@
+"""From a decoded image to the network's input, and the same for its objects."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.data.transforms.build import ImagePreparer, build_transforms
+from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Normalize, Resize
+
+__all__ = ["Compose", "Flip", "ImagePreparer", "Normalize", "Resize", "build_transforms"]

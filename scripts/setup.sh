@@ -130,7 +130,7 @@ explain_failure() { # LOG
 }
 
 build_extension() {
-    local state log="$STAMPS/extension.log" pid seconds=0
+    local state log="$STAMPS/extension.log" pid said=0
     state="$PYTHON $(torch_version) ${FORCE_CUDA:-} ${TORCH_CUDA_ARCH_LIST:-} $(fingerprint_files "$ROOT/csrc" "$ROOT/setup.py")"
     if is_done extension "$state" && compgen -G "$ROOT/maskrcnn_benchmark/_C*.so" >/dev/null; then
         return
@@ -145,11 +145,12 @@ build_extension() {
     (cd "$ROOT" && exec "$PYTHON" setup.py build_ext --inplace) >"$log" 2>&1 &
     pid=$!
     trap 'kill $pid 2>/dev/null; exit 130' INT TERM
+    SECONDS=0
     while kill -0 "$pid" 2>/dev/null; do
-        sleep 1
-        seconds=$((seconds + 1))
-        if ((seconds % 15 == 0)); then
-            say "[setup]   compiling, $seconds s"
+        sleep 0.2
+        if ((SECONDS >= said + 15)); then
+            said=$SECONDS
+            say "[setup]   compiling, $said s"
         fi
     done
     trap - INT TERM

@@ -18,11 +18,10 @@ def build(name="R-50", norm=FrozenBatchNorm2d, **options):
 def randomise_norms(model):
     for module in model.modules():
         if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d)):
-            c = len(module.weight)
-            module.weight.data = 0.5 + torch.rand(c)
-            module.bias.data = torch.randn(c) * 0.1
-            module.running_mean.data = torch.randn(c) * 0.1
-            module.running_var.data = 0.5 + torch.rand(c)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+            module.running_mean.data.normal_(std=0.1)
+            module.running_var.data.uniform_(0.5, 1.5)
 
 
 @pytest.mark.parametrize(("name", "channels"), [("R-18", 64), ("R-50", 256)])

@@ -3,13 +3,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <memory>
 #include <type_traits>
 
 #include "../common/dispatch.h"
+#include "../common/roi_checks.h"
 #include "roi_align_cpu.h"
 
 namespace mrcnn::roi_align {
@@ -28,29 +29,19 @@ Layout layout_of(int64_t channels, int64_t pixels, bool channels_last) {
   return channels_last ? Layout{channels * pixels, 1, channels} : Layout{channels * pixels, pixels, 1};
 }
 
-void check_rois(const at::Tensor& rois, const std::optional<at::Tensor>& levels, int64_t num_images, size_t num_levels,
-                at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, kOp, ": rois must have the shape [R, 5], got ", rois.sizes());
-  TORCH_CHECK_TYPE(rois.scalar_type() == accumulate_dtype(dtype), kOp, ": rois must be ", accumulate_dtype(dtype),
-                   " for features of ", dtype, ", got ", rois.scalar_type());
+void check_levels(const std::optional<at::Tensor>& levels, int64_t num_rois, int64_t num_levels) {
   TORCH_CHECK_VALUE(levels.has_value() || num_levels == 1, kOp, ": levels are needed for ", num_levels, " feature maps");
-  const int64_t num_rois = rois.size(0);
-  if (levels) {
-    TORCH_CHECK_VALUE(levels->dim() == 1 && levels->size(0) == num_rois, kOp, ": levels must have the shape [",
-                      num_rois, "], got ", levels->sizes());
-    TORCH_CHECK_TYPE(levels->scalar_type() == at::kLong, kOp, ": levels must be int64, got ", levels->scalar_type());
-    const at::Tensor dense = levels->contiguous();
-    for (int64_t roi = 0; roi < num_rois; ++roi) {
-      const int64_t level = dense.const_data_ptr<int64_t>()[roi];
-      TORCH_CHECK_VALUE(level >= 0 && level < static_cast<int64_t>(num_levels), kOp, ": roi ", roi, " is assigned to level ",
-                        level, ", but there are ", num_levels, " feature maps");
-    }
-  }
-  const at::Tensor batch = rois.select(1, 0).to(at::kDouble).contiguous();
+  if (!levels) return;
+  TORCH_CHECK_VALUE(levels->dim() == 1 && levels->size(0) == num_rois, kOp, ": levels must have the shape [", num_rois,
+                    "], got ", levels->sizes());
+  TORCH_CHECK_TYPE(levels->scalar_type() == at::kLong, kOp, ": levels must be int64, got ", levels->scalar_type());
+  TORCH_CHECK_VALUE(levels->device().is_cpu(), kOp, ": all tensors must lie on one device, got levels on ",
+                    levels->device());
+  const at::Tensor dense = levels->contiguous();
   for (int64_t roi = 0; roi < num_rois; ++roi) {
-    const double image = batch.const_data_ptr<double>()[roi];
-    TORCH_CHECK_VALUE(!(image >= static_cast<double>(num_images)), kOp, ": roi ", roi, " belongs to image ", image,
-                      ", but the features hold ", num_images);
+    const int64_t level = dense.const_data_ptr<int64_t>()[roi];
+    TORCH_CHECK_VALUE(level >= 0 && level < num_levels, kOp, ": roi ", roi, " is assigned to level ", level,
+                      ", but there are ", num_levels, " feature maps");
   }
 }
 
@@ -190,8 +181,9 @@ at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std:
     heights.push_back(map.size(2));
     widths.push_back(map.size(3));
   }
-  check_rois(rois, levels, finest.size(0), features.size(), finest.scalar_type());
-  const bool channels_last = !finest.is_contiguous() && finest.is_contiguous(at::MemoryFormat::ChannelsLast);
+  check_rois(kOp, rois, finest.size(0), finest.scalar_type());
+  check_levels(levels, rois.size(0), static_cast<int64_t>(features.size()));
+  const bool channels_last = memory_format_of(finest) == at::MemoryFormat::ChannelsLast;
   const int64_t num_rois = rois.size(0), channels = finest.size(1), bins = output_size[0] * output_size[1];
   const at::Tensor dense_rois = rois.contiguous();
   const at::Tensor dense_levels = levels ? levels->contiguous() : at::Tensor();
@@ -231,14 +223,15 @@ std::vector<at::Tensor> roi_align_backward(const at::Tensor& grad, const at::Ten
                     ": one height, width and scale per level are needed");
   TORCH_CHECK_VALUE(grad.dim() == 4 && grad.size(0) == rois.size(0), kOp, ": grad must have the shape [R, C, ph, pw], got ",
                     grad.sizes());
-  check_rois(rois, levels, num_images, heights.size(), grad.scalar_type());
+  check_rois(kOp, rois, num_images, grad.scalar_type());
+  check_levels(levels, rois.size(0), static_cast<int64_t>(heights.size()));
   const int64_t channels = grad.size(1), bins = grad.size(2) * grad.size(3);
   std::vector<at::Tensor> grads;
   for (size_t i = 0; i < heights.size(); ++i)
     grads.push_back(at::empty({num_images, channels, heights[i], widths[i]},
                               grad.options().memory_format(memory_format(channels_last))));
   if (num_images == 0 || channels == 0) return grads;
-  const bool grad_channels_last = !grad.is_contiguous() && grad.is_contiguous(at::MemoryFormat::ChannelsLast);
+  const bool grad_channels_last = memory_format_of(grad) == at::MemoryFormat::ChannelsLast;
   const at::Tensor dense_grad = grad.contiguous(memory_format(grad_channels_last));
   const at::Tensor dense_rois = rois.contiguous();
   const at::Tensor dense_levels = levels ? levels->contiguous() : at::Tensor();

@@ -11,6 +11,7 @@ from maskrcnn_benchmark.ops.match import match_boxes
 from maskrcnn_benchmark.ops.nms import batched_nms, nms
 from maskrcnn_benchmark.ops.paste_masks import paste_masks, paste_masks_rle
 from maskrcnn_benchmark.ops.roi_align import roi_align, roi_levels
+from maskrcnn_benchmark.ops.roi_pool import roi_pool
 
 __all__ = [
     "backend_info",
@@ -22,4 +23,5 @@ __all__ = [
     "polygon_mask_targets",
     "roi_align",
     "roi_levels",
+    "roi_pool",
 ]

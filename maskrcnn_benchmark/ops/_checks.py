@@ -53,3 +53,15 @@ def memory_format_of(tensor: Tensor) -> torch.memory_format:
     if not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
+
+
+def check_batch_indices(op: str, rois: Tensor, num_images: int) -> None:
+    """Raises ValueError if a roi names an image that is not there. Looks at values, hence on the CPU only.
+
+    On other devices it would cost a synchronisation; there the indexing itself fails.
+    """
+    if rois.device.type == "cpu" and bool((rois[:, 0] >= num_images).any()):
+        worst = int((rois[:, 0] >= num_images).nonzero()[0])
+        raise ValueError(
+            f"{op}: roi {worst} belongs to image {rois[worst, 0].item():g}, but the features hold {num_images}"
+        )

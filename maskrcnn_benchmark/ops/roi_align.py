@@ -17,6 +17,7 @@ from torch import Tensor
 from maskrcnn_benchmark.ops._checks import (
     FLOATING,
     accumulate_dtype,
+    check_batch_indices,
     check_dtype,
     check_same_device,
     check_shape,
@@ -186,15 +187,6 @@ class _Group:
                 yield inside_y & inside_x, [(base + y * width + x, wy * wx) for y, wy in rows for x, wx in columns]
 
 
-def _check_images(rois: Tensor, num_images: int) -> None:
-    # Reading values is free on the CPU; on a GPU the index itself fails.
-    if rois.device.type == "cpu" and bool((rois[:, 0] >= num_images).any()):
-        worst = int(rois[:, 0].argmax())
-        raise ValueError(
-            f"{_OP}: roi {worst} belongs to image {rois[worst, 0].item():g}, but the features hold {num_images}"
-        )
-
-
 def _groups(
     rois: Tensor,
     levels: Tensor | None,
@@ -232,7 +224,7 @@ def roi_align_reference(
     """The op ``mrcnn::roi_align`` in plain PyTorch, on every device; equal to the compiled kernel bit for bit."""
     _check(features, rois, levels, output_size, spatial_scales, sampling_ratio)
     finest = features[0]
-    _check_images(rois, finest.shape[0])
+    check_batch_indices(_OP, rois, finest.shape[0])
     bins = (output_size[0], output_size[1])
     output = _empty_output(features, rois, bins).zero_()
     sizes = [(feature.shape[2], feature.shape[3]) for feature in features]
@@ -260,7 +252,7 @@ def roi_align_backward_reference(
     channels_last: bool,
 ) -> list[Tensor]:
     """The op ``mrcnn::roi_align_backward`` in plain PyTorch, on every device."""
-    _check_images(rois, num_images)
+    check_batch_indices(_OP, rois, num_images)
     channels, bins = grad.shape[1], (grad.shape[2], grad.shape[3])
     sizes = list(zip(heights, widths, strict=True))
     sums = [rois.new_zeros((num_images * height * width, channels)) for height, width in sizes]
@@ -293,8 +285,8 @@ _FORWARD = define_op(
     roi_align_reference,
 )
 _BACKWARD = define_op(
-    "roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, SymInt num_images, SymInt[] heights, SymInt[] widths, "
-    "float[] spatial_scales, int sampling_ratio, bool channels_last) -> Tensor[]",
+    "roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, SymInt num_images, SymInt[] heights, "
+    "SymInt[] widths, float[] spatial_scales, int sampling_ratio, bool channels_last) -> Tensor[]",
     roi_align_backward_reference,
 )
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from maskrcnn_benchmark.config.defaults import _C as cfg
 from maskrcnn_benchmark.config.node import CfgNode, ConfigKeyError
+from maskrcnn_benchmark.config.validate import check_families, validate
 
-__all__ = ["CfgNode", "ConfigKeyError", "cfg"]
+__all__ = ["CfgNode", "ConfigKeyError", "cfg", "check_families", "validate"]

@@ -1,0 +1,163 @@
+"""From a data set's name to its files, and from a ``catalog://`` name to an address.
+
+A name is looked up in DATASETS.CUSTOM, then in the user's PATHS_CATALOG file, then in the package's own catalogue.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.config import paths_catalog
+from maskrcnn_benchmark.config.node import ConfigKeyError
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog, ModelCatalog
+
+__all__ = ["DatasetCatalog", "DatasetEntry", "ModelCatalog", "custom_entries", "resolve_dataset", "resolve_model"]
+
+# Keys of an entry whose values are paths.
+PATH_KEYS = ("img_dir", "root", "ann_file", "ann_dir", "data_dir")
+CUSTOM_KEYS = {"name", "img_dir", "ann_file", "factory"}
+CATALOG_PREFIX = "catalog://"
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A data set that can be opened: ``factory`` is the class in ``data.datasets``, ``args`` its arguments."""
+
+    name: str
+    factory: str
+    args: dict[str, Any]
+
+
+def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
+    """Find the data set ``name``.
+
+    The data folder is the environment variable DATA_DIR, else DATASETS.DATA_DIR, else that of a PATHS_CATALOG file. A
+    relative path X is looked for at <data folder>/data/X, then at <data folder>/X (X without a leading ``data/``); one
+    of DATASETS.CUSTOM also as X seen from the working folder.
+
+    Raises:
+        KeyError: the name is in no catalogue. ValueError: its entry says not what it is. FileNotFoundError: its files
+        are not there; the message names the places.
+    """
+    custom = custom_entries(cfg)
+    own = _load_catalog(cfg.PATHS_CATALOG)
+    own_datasets = getattr(own.DatasetCatalog, "DATASETS", {}) if hasattr(own, "DatasetCatalog") else {}
+    entry = custom.get(name) or own_datasets.get(name) or DatasetCatalog.DATASETS.get(name)
+    if entry is None:
+        known = [*custom, *own_datasets, *DatasetCatalog.DATASETS]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigKeyError(
+            f"there is no data set {name!r}; {hint}Add your own by DATASETS.CUSTOM "
+            "\"[{'name': ..., 'img_dir': ..., 'ann_file': ...}]\""
+        )
+    factory, args = describe_entry(name, entry)
+    root = _data_dir(cfg, own)
+    for key in set(args).intersection(PATH_KEYS):
+        args[key] = _find(args[key], root=root, name=name, key=key, beside=name in custom)
+    return DatasetEntry(name, factory, args)
+
+
+def resolve_model(cfg: CfgNode, name: str) -> str:
+    """Return the address of the weights ``name`` (``catalog://`` may be left out); KeyError for an unknown one."""
+    name = name.removeprefix(CATALOG_PREFIX)
+    own = getattr(_load_catalog(cfg.PATHS_CATALOG), "ModelCatalog", None)
+    if own is not None and own is not ModelCatalog:
+        try:
+            return own.get(name)
+        except (KeyError, RuntimeError):  # the published catalogue raises RuntimeError for a name it does not know
+            pass
+    try:
+        return ModelCatalog.get(name)
+    except KeyError as error:
+        raise ConfigKeyError(f"MODEL.WEIGHT {CATALOG_PREFIX}{name}: {error.args[0]}") from None
+
+
+def describe_entry(name: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the class that reads a catalogue entry, and its arguments, by the entry's keys."""
+    args = {key: value for key, value in entry.items() if key not in ("factory", "name")}
+    if "factory" in entry:
+        factory = entry["factory"]
+    elif "ann_file" in entry:
+        factory = "COCODataset"
+    elif "ann_dir" in entry:
+        factory = "CityScapesDataset"
+    elif {"data_dir", "split"} <= entry.keys():
+        factory = "PascalVOCDataset"
+    else:
+        raise ValueError(
+            f"data set {name}: an entry with the keys {', '.join(entry)} says not what it is; give it ann_file and "
+            "img_dir (COCO format), data_dir and split (Pascal VOC), or the name of a class as factory"
+        )
+    if factory == "COCODataset" and "img_dir" in args:
+        args["root"] = args.pop("img_dir")
+    return factory, args
+
+
+def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
+    """Return the entries of DATASETS.CUSTOM by name; raises ValueError for one that is incomplete or given twice."""
+    entries: dict[str, dict[str, Any]] = {}
+    for index, entry in enumerate(cfg.DATASETS.CUSTOM):
+        place = f"DATASETS.CUSTOM[{index}]"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{place} must be a mapping with name, img_dir and ann_file, but is {entry!r}")
+        missing = {"name", "img_dir", "ann_file"} - entry.keys()
+        unknown = entry.keys() - CUSTOM_KEYS
+        if missing or unknown:
+            faults = [f"lacks {key}" for key in sorted(missing)] + [
+                f"has the unknown key {key}" for key in sorted(unknown)
+            ]
+            raise ValueError(f"{place} {' and '.join(faults)}; it needs name, img_dir and ann_file")
+        if entry["name"] in entries:
+            raise ValueError(f"{place}: the name {entry['name']!r} is given twice")
+        entries[entry["name"]] = dict(entry)
+    return entries
+
+
+def _data_dir(cfg: CfgNode, own: ModuleType) -> Path:
+    """Return the folder that relative paths start from."""
+    default = DatasetCatalog.DATA_DIR
+    configured = cfg.DATASETS.DATA_DIR
+    if configured == default:
+        configured = getattr(getattr(own, "DatasetCatalog", None), "DATA_DIR", default)
+    return Path(os.environ.get("DATA_DIR") or configured).expanduser()
+
+
+def _find(path: str, *, root: Path, name: str, key: str, beside: bool) -> str:
+    """Return the first place at which a path of a catalogue entry exists."""
+    given = Path(path).expanduser()
+    below = Path(*given.parts[1:]) if given.parts[:1] == ("data",) else given
+    places = [given] if given.is_absolute() else [root / "data" / below, root / below, *([given] if beside else [])]
+    for place in places:
+        if place.exists():
+            return str(place)
+    what = {"ann_file": "annotations", "ann_dir": "annotations"}.get(key, "images")
+    raise FileNotFoundError(
+        f"data set {name}: no {what} at {' or '.join(map(str, places))}; set DATASETS.DATA_DIR or the environment "
+        f"variable DATA_DIR (now {root}) to the folder that holds them"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _load_catalog(path: str) -> ModuleType:
+    """Run the user's catalogue file; the package's own is not run a second time."""
+    file = Path(path).expanduser()
+    if not path or (file.exists() and file.resolve() == Path(paths_catalog.__file__).resolve()):
+        return paths_catalog
+    if not file.is_file():
+        raise FileNotFoundError(f"PATHS_CATALOG: file {path} does not exist")
+    spec = importlib.util.spec_from_file_location("maskrcnn_benchmark_user_catalog", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"PATHS_CATALOG: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,180 @@
+"""Checks on a whole config, before anything is built: each fault is one sentence with the key and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.config.catalog import custom_entries
+from maskrcnn_benchmark.config.defaults import _C
+from maskrcnn_benchmark.config.node import ALIASES
+
+DTYPES = ("float32", "float16", "bfloat16")
+WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
+LOADERS = ("auto", "workers")
+
+# Published families that this version does not build: (config key, test of its value, family). A later version that
+# builds one removes its row.
+NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("MODEL.KEYPOINT_ON", bool, "keypoint heads"),
+    ("MODEL.RETINANET_ON", bool, "RetinaNet"),
+    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "C4 and C5 backbones and heads"),
+    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith("-RETINANET"), "RetinaNet"),
+    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.startswith("FBNet"), "FBNet"),
+    ("MODEL.RPN.RPN_HEAD", lambda name: name.startswith("FBNet"), "FBNet"),
+    ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
+    ("MODEL.CLS_AGNOSTIC_BBOX_REG", bool, "class-agnostic box regression"),
+    ("TEST.BBOX_AUG.ENABLED", bool, "test-time augmentation"),
+)
+# The same for the parts of the heads, which an RPN-only model does not build.
+HEADS_NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: "Conv5" in name, "C4 and C5 backbones and heads"),
+    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: name.startswith("FBNet"), "FBNet"),
+    ("MODEL.ROI_BOX_HEAD.PREDICTOR", lambda name: name == "FastRCNNPredictor", "C4 and C5 backbones and heads"),
+)
+
+
+def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testing: bool = True) -> None:
+    """Check what the config says as a whole.
+
+    Args:
+        cfg: the merged config.
+        world_size: number of processes.
+        training: check what only training uses. testing: check what only testing uses.
+
+    Raises:
+        ValueError: with the key, its value and what to set.
+    """
+    _check_aliases(cfg)
+    check_families(cfg)
+    _check_device(cfg)
+    _check_network(cfg)
+    _check_data(cfg)
+    if training:
+        _check_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world_size)
+        _check_schedule(cfg)
+    if testing:
+        _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
+
+
+def check_families(cfg: CfgNode) -> None:
+    """Raise ValueError when the config asks for a family of networks that this version does not build."""
+    rows = NOT_AVAILABLE if cfg.MODEL.RPN_ONLY else NOT_AVAILABLE + HEADS_NOT_AVAILABLE
+    for key, is_asked_for, family in rows:
+        value = _get(cfg, key)
+        if is_asked_for(value):
+            raise ValueError(f"{key} is {value!r}: {family} are not available in this version")
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    """Return the value of a dotted key."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _require(fits: bool, cfg: CfgNode, key: str, needed: str) -> None:
+    """Raise ValueError with the key and its value unless it fits."""
+    if not fits:
+        raise ValueError(f"{key} must be {needed}, but is {_get(cfg, key)!r}")
+
+
+def _check_aliases(cfg: CfgNode) -> None:
+    """Find a value that was assigned, not merged, under the second of two names: only the first is read."""
+    for first, second in ALIASES:
+        if _get(cfg, second) not in (_get(cfg, first), _get(_C, second)):
+            raise ValueError(
+                f"{first} ({_get(cfg, first)}) and {second} ({_get(cfg, second)}) are two names of one value "
+                f"and must not differ; set {first} only"
+            )
+
+
+def _check_device(cfg: CfgNode) -> None:
+    """Check MODEL.DEVICE and DTYPE against this machine."""
+    import torch  # here, so that tools that only read a config start without it
+
+    try:
+        device_type = torch.device(cfg.MODEL.DEVICE).type
+    except RuntimeError:
+        device_type = ""
+    _require(device_type != "", cfg, "MODEL.DEVICE", "a device such as 'cuda' or 'cpu'")
+    if device_type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has no usable CUDA device; set MODEL.DEVICE cpu"
+        )
+    _require(cfg.DTYPE in DTYPES, cfg, "DTYPE", f"one of {', '.join(DTYPES)}")
+
+
+def _check_network(cfg: CfgNode) -> None:
+    """Check that the parts of the network fit one another."""
+    rpn, heads, box, mask = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    known = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+    _require(known, cfg, "MODEL.META_ARCHITECTURE", "'GeneralizedRCNN'")
+    _require(box.NUM_CLASSES >= 2, cfg, "MODEL.ROI_BOX_HEAD.NUM_CLASSES", "at least 2 (one class and the background)")
+    for key, section in (("MODEL.RPN", rpn), ("MODEL.ROI_HEADS", heads)):
+        ordered = 0 <= section.BG_IOU_THRESHOLD <= section.FG_IOU_THRESHOLD <= 1
+        _require(
+            ordered,
+            cfg,
+            f"{key}.FG_IOU_THRESHOLD",
+            f"between BG_IOU_THRESHOLD ({section.BG_IOU_THRESHOLD}) and 1, both at least 0",
+        )
+        in_range = 0 < section.POSITIVE_FRACTION <= 1
+        _require(in_range, cfg, f"{key}.POSITIVE_FRACTION", "above 0 and at most 1")
+        _require(section.BATCH_SIZE_PER_IMAGE > 0, cfg, f"{key}.BATCH_SIZE_PER_IMAGE", "at least 1")
+    if rpn.USE_FPN:
+        one_size_a_level = len(rpn.ANCHOR_SIZES) == len(rpn.ANCHOR_STRIDE)
+        _require(one_size_a_level, cfg, "MODEL.RPN.ANCHOR_SIZES", f"one for each of ANCHOR_STRIDE {rpn.ANCHOR_STRIDE}")
+    else:
+        _require(
+            len(rpn.ANCHOR_STRIDE) == 1, cfg, "MODEL.RPN.ANCHOR_STRIDE", "one stride unless MODEL.RPN.USE_FPN True"
+        )
+    if cfg.MODEL.BACKBONE.CONV_BODY.endswith("-FPN"):
+        _require(rpn.USE_FPN, cfg, "MODEL.RPN.USE_FPN", f"True with the backbone {cfg.MODEL.BACKBONE.CONV_BODY}")
+        divisor = max(rpn.ANCHOR_STRIDE[:4])
+        fits = cfg.DATALOADER.SIZE_DIVISIBILITY > 0 and cfg.DATALOADER.SIZE_DIVISIBILITY % divisor == 0
+        _require(fits, cfg, "DATALOADER.SIZE_DIVISIBILITY", f"a multiple of {divisor} with a feature pyramid")
+    if cfg.MODEL.MASK_ON and mask.PREDICTOR == "MaskRCNNC4Predictor" and not mask.SHARE_BOX_FEATURE_EXTRACTOR:
+        doubled = mask.RESOLUTION == 2 * mask.POOLER_RESOLUTION
+        _require(
+            doubled, cfg, "MODEL.ROI_MASK_HEAD.RESOLUTION", f"twice its POOLER_RESOLUTION ({mask.POOLER_RESOLUTION})"
+        )
+
+
+def _check_data(cfg: CfgNode) -> None:
+    """Check the sections INPUT, DATASETS and DATALOADER."""
+    custom_entries(cfg)
+    for key in ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"):
+        value = _get(cfg, key)
+        sizes = value if isinstance(value, tuple) else (value,)
+        _require(bool(sizes) and all(type(v) is int and v > 0 for v in sizes), cfg, key, "positive, in pixels")
+    _require(len(cfg.INPUT.PIXEL_MEAN) == 3, cfg, "INPUT.PIXEL_MEAN", "three numbers")
+    _require(len(cfg.INPUT.PIXEL_STD) == 3 and all(cfg.INPUT.PIXEL_STD), cfg, "INPUT.PIXEL_STD", "three numbers, not 0")
+    _require(cfg.DATALOADER.BACKEND in LOADERS, cfg, "DATALOADER.BACKEND", f"one of {', '.join(LOADERS)}")
+    _require(cfg.DATALOADER.NUM_WORKERS >= 0, cfg, "DATALOADER.NUM_WORKERS", "0 or more")
+
+
+def _check_batch(key: str, images: int, world_size: int) -> None:
+    """Check that a batch can be divided among the processes."""
+    if images < 1 or images % world_size:
+        below = max(images // world_size, 1) * world_size
+        choice = f"{below} or {below + world_size}" if images > world_size else f"{below}"
+        raise ValueError(
+            f"{key} is {images}, which cannot be divided among {world_size} process(es); set {key} to {choice}"
+        )
+
+
+def _check_schedule(cfg: CfgNode) -> None:
+    """Check the section SOLVER."""
+    solver = cfg.SOLVER
+    steps = list(solver.STEPS)
+    rising = all(isinstance(s, (int, float)) for s in steps) and steps == sorted(set(steps))
+    _require(rising, cfg, "SOLVER.STEPS", "iterations in ascending order")
+    _require(solver.WARMUP_METHOD in WARMUP_METHODS, cfg, "SOLVER.WARMUP_METHOD", f"one of {', '.join(WARMUP_METHODS)}")
+    for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD"):
+        _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")
+    for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD"):
+        _require(solver[name] >= 0, cfg, f"SOLVER.{name}", "0 or more")
+    _require(solver.BASE_LR > 0, cfg, "SOLVER.BASE_LR", "above 0")

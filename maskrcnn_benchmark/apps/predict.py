@@ -1,0 +1,286 @@
+"""Prediction on pictures: `Predictor` in programs, `COCODemo` under its published name.
+
+Letters: R detections, H W the picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from pycocotools import mask as mask_utils
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.apps.categories import Category, default_categories, load_categories
+from maskrcnn_benchmark.apps.drawing import distinct_colours, draw_detections, mask_montage
+from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.checkpoint.files import read_weights
+from maskrcnn_benchmark.config import CfgNode as ConfigNode
+from maskrcnn_benchmark.config.defaults import _C as defaults
+from maskrcnn_benchmark.data.transforms.build import ImagePreparer
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.ops import paste_masks
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+
+CONFIG_FILE = "config.yml"
+_HEAT_MAP = -1.0  # threshold that asks for heat maps
+
+
+class Predictor:
+    """Detections of one picture at a time.
+
+    Args:
+        model: a network in the form of `build_detection_model`; it is put into evaluation mode.
+        prepare: BGR uint8 [H, W, 3] to (network input [3, h, w], (h, w)).
+        categories: of the labels 1..K.
+        size_divisible: network inputs are padded to a multiple of this; 0 pads nothing.
+        confidence_threshold: detections with a lower score are left out.
+        mask_threshold: a pixel belongs to a mask when its probability is above; negative: heat maps 0..255.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        prepare: ImagePreparer,
+        categories: Sequence[Category],
+        size_divisible: int = 0,
+        confidence_threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+    ) -> None:
+        self.model = model.eval()
+        self.prepare = prepare
+        self.categories = list(categories)
+        self.size_divisible = size_divisible
+        self.confidence_threshold = confidence_threshold
+        self.mask_threshold = mask_threshold
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, *, weights: str | None = None, categories: Sequence[Category] | None = None, **kwargs: Any
+    ) -> Predictor:
+        """Build the model that a config describes.
+
+        Args:
+            cfg: MODEL, INPUT and DATALOADER.SIZE_DIVISIBILITY are read.
+            weights: file of the weights; None: MODEL.WEIGHT.
+            categories: of the labels; None: COCO's for 81 classes, numbers otherwise.
+            kwargs: the thresholds of the constructor.
+
+        Raises:
+            ValueError: the device is not there, the config makes proposals only, or the weights do not fit.
+        """
+        if cfg.MODEL.RPN_ONLY:
+            raise ValueError("MODEL.RPN_ONLY is True: this model makes proposals, not detections that can be drawn")
+        if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE} but no CUDA device is available; set it to cpu")
+        model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
+        DetectronCheckpointer(cfg, model).load_weights(cfg.MODEL.WEIGHT if weights is None else weights, strict=True)
+        return cls(
+            model,
+            prepare=ImagePreparer.from_config(cfg),
+            categories=categories or default_categories(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES),
+            size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        config_file: str | None = None,
+        options: Sequence[str] = (),
+        device: str | None = None,
+        **kwargs: Any,
+    ) -> Predictor:
+        """Load a trained model; its config comes from the checkpoint or from config.yml beside it.
+
+        Args:
+            path: a .pth file, or a run's folder, whose newest checkpoint is taken.
+            config_file: takes the place of the config that was saved.
+            options: KEY VALUE pairs merged last.
+            device: "cpu" or "cuda"; None: CUDA when available.
+            kwargs: the thresholds of the constructor.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: the file is damaged, or no config was saved with it and none is given.
+        """
+        path = newest_checkpoint(path)
+        cfg = _config_of(path, config_file)
+        cfg.merge_from_list(list(options))
+        cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        categories = load_categories(Path(path).parent, cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES)
+        return cls.from_config(cfg, weights=path, categories=categories, **kwargs)
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray) -> BoxList:
+        """Detect on one picture.
+
+        Args:
+            image: uint8 [H, W, 3] BGR.
+
+        Returns:
+            Boxes in the picture's pixels, best first, with `scores` [R], `labels` [R] and, from a model with a mask
+            head, `mask` bool [R, 1, H, W] (uint8 heat maps for a negative mask threshold), on the CPU.
+        """
+        tensor, _ = self.prepare(image)
+        images = to_image_list([tensor.to(self.device)], self.size_divisible)
+        prediction = self.model(images)[0].to(torch.device("cpu"))
+        prediction = prediction[prediction.get_field("scores") >= self.confidence_threshold]
+        prediction = prediction[prediction.get_field("scores").argsort(descending=True, stable=True)]
+        height, width = image.shape[:2]
+        resized = prediction.resize((width, height)).convert("xyxy")
+        if prediction.has_field("mask"):
+            probabilities = prediction.get_field("mask")[:, 0].float()
+            masks = paste_masks(probabilities, resized.bbox, image_size=(height, width), threshold=self.mask_threshold)
+            resized.add_field("mask", masks[:, None])
+        return resized
+
+    def draw(self, image: np.ndarray, prediction: BoxList, *, scale: int = 1) -> np.ndarray:
+        """The picture, enlarged `scale` times, with the detections of `__call__` drawn on it."""
+        return draw_detections(
+            image,
+            prediction.bbox.numpy(),
+            [f"{self.name_of(label)} {score:.2f}" for label, score in _labels_and_scores(prediction)],
+            masks=_masks_of(prediction),
+            colours=distinct_colours(len(prediction)),
+            scale=scale,
+        )
+
+    def name_of(self, label: int) -> str:
+        """The name of a label, 1 to K."""
+        return self.categories[label - 1].name
+
+    def coco_annotations(self, prediction: BoxList, *, image_id: int, first_id: int = 1) -> list[dict]:
+        """The detections of `__call__` as COCO annotations with a score; masks as compressed RLE."""
+        boxes, masks = prediction.convert("xywh").bbox.tolist(), _masks_of(prediction)
+        annotations = []
+        for index, (label, score) in enumerate(_labels_and_scores(prediction)):
+            annotation = {
+                "id": first_id + index,
+                "image_id": image_id,
+                "category_id": self.categories[label - 1].id,
+                "bbox": boxes[index],
+                "area": boxes[index][2] * boxes[index][3],
+                "iscrowd": 0,
+                "score": score,
+            }
+            if masks is not None:
+                rle = mask_utils.encode(np.asfortranarray(masks[index], dtype=np.uint8))
+                annotation["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+                annotation["area"] = int(mask_utils.area(rle))
+            annotations.append(annotation)
+        return annotations
+
+
+class COCODemo:
+    """The published face of prediction: a picture in, the picture with its detections out.
+
+    Args:
+        cfg: the config; MODEL.WEIGHT or the newest checkpoint of OUTPUT_DIR is loaded.
+        confidence_threshold: detections with a lower score are not shown.
+        show_mask_heatmaps: show a grid of mask probabilities instead of the picture.
+        masks_per_dim: columns and rows of that grid.
+        min_image_size: shorter side of the network's input in pixels.
+    """
+
+    CATEGORIES = ("__background", *(category.name for category in default_categories(81)))
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        confidence_threshold: float = 0.7,
+        show_mask_heatmaps: bool = False,
+        masks_per_dim: int = 2,
+        min_image_size: int = 224,
+    ) -> None:
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        self.cfg.INPUT.MIN_SIZE_TEST = min_image_size
+        self.show_mask_heatmaps = show_mask_heatmaps
+        self.masks_per_dim = masks_per_dim
+        self.predictor = Predictor.from_config(
+            self.cfg,
+            weights=_newest_of_run(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
+            categories=load_categories(self.cfg.OUTPUT_DIR, self.cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES),
+            confidence_threshold=confidence_threshold,
+            mask_threshold=_HEAT_MAP if show_mask_heatmaps else 0.5,
+        )
+
+    def run_on_opencv_image(self, image: np.ndarray) -> np.ndarray:
+        """Detections drawn on a BGR uint8 picture, of the same size."""
+        prediction = self.compute_prediction(image)
+        if not self.show_mask_heatmaps:
+            return self.predictor.draw(image, prediction)
+        if not prediction.has_field("mask"):
+            raise ValueError("show_mask_heatmaps needs a model with a mask head (MODEL.MASK_ON True)")
+        return mask_montage(prediction.get_field("mask")[:, 0].numpy(), columns=self.masks_per_dim)
+
+    def compute_prediction(self, original_image: np.ndarray) -> BoxList:
+        """Detections above the confidence threshold, see `Predictor.__call__`."""
+        return self.predictor(original_image)
+
+
+def newest_checkpoint(path: str | os.PathLike[str]) -> str:
+    """The path itself if it is a file; the newest checkpoint if it is a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if Path(path).is_file():
+        return str(path)
+    newest = _newest_of_run(path)
+    if not newest:
+        kind = "has no file last_checkpoint" if Path(path).is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {kind}; give a .pth file or the output folder of a training run")
+    return newest
+
+
+def _newest_of_run(folder: str | os.PathLike[str]) -> str:
+    marker = Path(folder, "last_checkpoint")
+    if not marker.is_file():
+        return ""
+    named = Path(marker.read_text().strip())
+    beside = Path(folder, named.name)
+    return str(named if named.is_file() or not beside.is_file() else beside)
+
+
+def _config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
+    """The defaults with the given file, or the config saved in or beside the checkpoint, merged in."""
+    cfg = defaults.clone()
+    beside = Path(checkpoint).with_name(CONFIG_FILE)
+    if config_file is not None:
+        cfg.merge_from_file(config_file)
+    elif text := read_weights(checkpoint).get("config"):
+        # This machine's place of the catalogue counts, not that of the machine that trained.
+        saved = {key: value for key, value in yaml.safe_load(text).items() if key != "PATHS_CATALOG"}
+        cfg.merge_from_other_cfg(CfgNode(saved))
+    elif beside.is_file():
+        cfg.merge_from_file(beside)
+    else:
+        raise ValueError(
+            f"no config was saved in {checkpoint} or beside it as {CONFIG_FILE}; name it with --config-file"
+        )
+    return cfg
+
+
+def _labels_and_scores(prediction: BoxList) -> Iterator[tuple[int, float]]:
+    return zip(prediction.get_field("labels").tolist(), prediction.get_field("scores").tolist(), strict=True)
+
+
+def _masks_of(prediction: BoxList) -> np.ndarray | None:
+    """Masks bool [R, H, W] of a prediction in picture pixels."""
+    if not prediction.has_field("mask"):
+        return None
+    masks: Tensor = prediction.get_field("mask")[:, 0]
+    return (masks if masks.dtype == torch.bool else masks > 127).numpy()

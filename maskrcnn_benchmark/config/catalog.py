@@ -24,7 +24,13 @@ __all__ = ["DatasetCatalog", "DatasetEntry", "ModelCatalog", "custom_entries", "
 
 # Keys of an entry whose values are paths.
 PATH_KEYS = ("img_dir", "root", "ann_file", "ann_dir", "data_dir")
-CUSTOM_KEYS = {"name", "img_dir", "ann_file", "factory"}
+# Keys of an entry of DATASETS.CUSTOM that must be there, and that may, by its factory.
+CUSTOM_KEYS = {
+    "COCODataset": ({"name", "img_dir", "ann_file"}, set()),
+    "shapes": ({"name", "root", "split", "num_images"}, {"seed", "image_size"}),
+}
+# Factories whose files are generated on first use, below `root`.
+GENERATED = frozenset({"shapes"})
 CATALOG_PREFIX = "catalog://"
 
 
@@ -62,6 +68,8 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
         )
     factory, args = describe_entry(name, entry)
     root = _data_dir(cfg, own)
+    if factory in GENERATED:
+        return DatasetEntry(name, factory, {**args, "root": str(root / Path(args["root"]).expanduser())})
     for key in set(args).intersection(PATH_KEYS):
         args[key] = _find(args[key], root=root, name=name, key=key, beside=name in custom)
     return DatasetEntry(name, factory, args)
@@ -110,13 +118,14 @@ def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
         place = f"DATASETS.CUSTOM[{index}]"
         if not isinstance(entry, dict):
             raise ValueError(f"{place} must be a mapping with name, img_dir and ann_file, but is {entry!r}")
-        missing = {"name", "img_dir", "ann_file"} - entry.keys()
-        unknown = entry.keys() - CUSTOM_KEYS
+        needed, optional = CUSTOM_KEYS.get(entry.get("factory"), CUSTOM_KEYS["COCODataset"])
+        missing = needed - entry.keys()
+        unknown = entry.keys() - needed - optional - {"factory"}
         if missing or unknown:
             faults = [f"lacks {key}" for key in sorted(missing)] + [
                 f"has the unknown key {key}" for key in sorted(unknown)
             ]
-            raise ValueError(f"{place} {' and '.join(faults)}; it needs name, img_dir and ann_file")
+            raise ValueError(f"{place} {' and '.join(faults)}; it needs {', '.join(sorted(needed))}")
         if entry["name"] in entries:
             raise ValueError(f"{place}: the name {entry['name']!r} is given twice")
         entries[entry["name"]] = dict(entry)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from maskrcnn_benchmark.data.samplers import (
     IterationBasedBatchSampler,
     KeyedBatchSampler,
 )
+from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
@@ -39,10 +38,13 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
         ValueError: when its annotations are faulty, or it has no masks to train on.
     """
     entry = resolve_dataset(cfg, name)
-    args: dict[str, Any] = dict(entry.args)
-    if entry.factory == "COCODataset":
+    factory, args = entry.factory, dict(entry.args)
+    if factory == "shapes":
+        img_dir, ann_file = ensure_shapes_dataset(**args)
+        factory, args = "COCODataset", {"root": img_dir, "ann_file": ann_file}
+    if factory == "COCODataset":
         args.update(remove_images_without_annotations=is_train, with_masks=cfg.MODEL.MASK_ON)
-    dataset = getattr(dataset_classes, entry.factory)(**args, transforms=build_transforms(cfg, is_train))
+    dataset = getattr(dataset_classes, factory)(**args, transforms=build_transforms(cfg, is_train))
     if is_train and cfg.MODEL.MASK_ON and not dataset.has_masks:
         raise ValueError(
             f"data set {name} has no segmentation to train masks on; set MODEL.MASK_ON to False, or add segmentations"

@@ -13,6 +13,8 @@ import pytest
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+from maskrcnn_benchmark.config import CfgNode, cfg
+from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.synthetic import _run_lengths, ensure_shapes_dataset, image_rng, scene_annotations
 from maskrcnn_benchmark.data.synthetic_scene import SHAPE_NAMES, Scene, make_scene
 
@@ -144,6 +146,42 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1  # no scratch folder is left
     _, ann_file = ensure_shapes_dataset(tmp_path, split="val", num_images=6)
     assert len(json.loads(Path(ann_file).read_text())["images"]) == 6
+
+
+def _demo_config(repository: Path, folder: Path) -> CfgNode:
+    config = cfg.clone()
+    config.merge_from_file(repository / "configs/demo/mask_rcnn_R_18_FPN_shapes.yaml")
+    config.DATASETS.DATA_DIR = str(folder)
+    config.DATALOADER.NUM_WORKERS = 0
+    for entry in config.DATASETS.CUSTOM:
+        entry["num_images"] = 9
+    return config
+
+
+def test_the_demo_config_generates_what_it_reads(repository: Path, tmp_path: Path) -> None:
+    config = _demo_config(repository, tmp_path)
+    (loader,) = make_data_loader(config, is_train=False)
+    assert list(loader.dataset.categories) == list(SHAPE_NAMES)
+    assert len(SHAPE_NAMES) + 1 == config.MODEL.ROI_BOX_HEAD.NUM_CLASSES
+    images, targets, indices = next(iter(loader))
+    assert images.tensors.shape[1:] == (3, 256, 256)
+    coco = loader.dataset.coco
+    for index, boxlist in zip(indices, targets, strict=True):
+        annotations = coco.imgToAnns[loader.dataset.id_to_img_map[index]]
+        expected = [a["bbox"] for a in annotations if not a["iscrowd"]]
+        np.testing.assert_allclose(boxlist.convert("xywh").bbox.numpy().reshape(-1, 4), np.reshape(expected, (-1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"num_images": 0}, "num_images"), ({"colour": "red"}, "unknown key colour"), ({"split": None}, "lacks split")],
+)
+def test_faulty_entries_of_the_config(repository: Path, tmp_path: Path, change: dict, message: str) -> None:
+    config = _demo_config(repository, tmp_path)
+    entry = {**config.DATASETS.CUSTOM[1], **change}
+    config.DATASETS.CUSTOM[1] = {key: value for key, value in entry.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        make_data_loader(config, is_train=False)
 
 
 @pytest.mark.parametrize(

@@ -29,18 +29,16 @@ def main(arguments: list[str]) -> int:
     try:
         config.merge_from_file(config_file)
         config.merge_from_list(opts)
+        for split in splits:
+            for name in config.DATASETS[split]:
+                resolve_dataset(config, name)
+    except FileNotFoundError as error:
+        print(f"{error}\n{WAYS.format(root=ROOT)}", file=sys.stderr)
+        return 1
     except (OSError, KeyError, TypeError, ValueError) as error:
         # str() of a KeyError is the quoted repr of its message.
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 1
-    for split in splits:
-        for name in getattr(config.DATASETS, split):
-            try:
-                resolve_dataset(config, name)
-            except (OSError, KeyError, ValueError) as error:
-                message = error.args[0] if isinstance(error, KeyError) else error
-                print(f"{message}\n{WAYS.format(root=ROOT)}", file=sys.stderr)
-                return 1
     return 0
 
 

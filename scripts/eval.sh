@@ -15,5 +15,5 @@ choose_results
 require_checkpoint
 choose_device 8
 say "Evaluating $CONFIG; results go to $RESULTS"
-launch test_net.py --config-file "$CONFIG" "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" "${OPTS[@]}"
+launch test_net.py "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" "${OPTS[@]}"
 say "Done. Detections and scores are in $RESULTS/inference"

@@ -19,6 +19,6 @@ choose_results
 require_checkpoint
 choose_device 1
 say "Running $CONFIG; detections go to $RESULTS"
-launch test_net.py --config-file "$CONFIG" --skip-eval "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" TEST.IMS_PER_BATCH 1 \
+launch test_net.py --skip-eval "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" TEST.IMS_PER_BATCH 1 \
     "${MACHINE_OPTS[@]}" "${TEST_OPTS[@]}" "${OPTS[@]}"
 say "Done. Detections are in $RESULTS/inference"

@@ -21,7 +21,7 @@ set_up tensorboard
 require_data TEST -- "${TEST_OPTS[@]}" "${OPTS[@]}"
 choose_results
 choose_device 1
-launch test_net.py --config-file "$CONFIG" --skip-eval "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" TEST.IMS_PER_BATCH "$batch" \
+launch test_net.py --skip-eval "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" TEST.IMS_PER_BATCH "$batch" \
     "${MACHINE_OPTS[@]}" "${TEST_OPTS[@]}" "${OPTS[@]}"
 seconds="$(seconds_in_log 'maskrcnn_benchmark.inference INFO: Total inference time')"
 say "Inference perf is: $(divide 1 "$seconds") FPS"

@@ -44,6 +44,8 @@ set_up() {
         bash "$ROOT/scripts/setup.sh" --extra "$1"
     fi
     find_python
+    # The code of this checkout runs, also where the environment knows another one.
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 }
 
 # choose_config DEFAULT "$@": sets CONFIG, FLAGS (options of the tool) and OPTS (KEY VALUE pairs).
@@ -131,11 +133,14 @@ require_data() {
     "$PYTHON" "$ROOT/scripts/check_data.py" "$CONFIG" "$@"
 }
 
-# launch TOOL ARGUMENT...: runs it in GPU processes and keeps what it prints in RESULTS/joblog.log. The caller's
-# "pipefail" makes a failed run fail here too, and not end with the status of tee.
+# launch TOOL ARGUMENT...: runs it in GPU processes with the config, and keeps what it prints in RESULTS/joblog.log. The
+# caller's "pipefail" makes a failed run fail here too, and not end with the status of tee.
 launch() {
-    local tool="$ROOT/tools/$1" command
+    local tool="$ROOT/tools/$1" command summary=dllogger.out
     shift
+    if [[ "$tool" == */test_net.py ]]; then
+        summary=dllogger_inference.out
+    fi
     if [[ "$GPU" -eq 1 ]]; then
         command=("$PYTHON" -u "$tool")
     else
@@ -147,7 +152,8 @@ launch() {
         fi
         command=("$PYTHON" -u -m torch.distributed.run --standalone --nproc_per_node="$GPU" "$tool")
     fi
-    "${command[@]}" "$@" 2>&1 | tee -a "$RESULTS/joblog.log"
+    "${command[@]}" --config-file "$CONFIG" --json-summary "$RESULTS/$summary" "$@" 2>&1 |
+        tee -a "$RESULTS/joblog.log"
 }
 
 # Sets TEST_OPTS. As published, inference runs on COCO 2017 val: the photos that 2014 calls minival.

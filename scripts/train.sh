@@ -20,5 +20,5 @@ require_data TRAIN TEST -- "${OPTS[@]}"
 choose_results
 choose_device 8
 say "Training $CONFIG; results and joblog.log go to $RESULTS"
-launch train_net.py --config-file "$CONFIG" "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" "${OPTS[@]}"
+launch train_net.py "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" "${OPTS[@]}"
 say "Done. Checkpoints, log and scores are in $RESULTS"

@@ -19,7 +19,7 @@ require_data TRAIN -- "${OPTS[@]}"
 choose_results
 choose_device 8
 batch="$(option_value SOLVER.IMS_PER_BATCH $((12 * GPU)))"
-launch train_net.py --config-file "$CONFIG" --skip-test "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" \
+launch train_net.py --skip-test "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" \
     SOLVER.BASE_LR 0.04 SOLVER.MAX_ITER 500 SOLVER.STEPS "(30000, 40000)" SOLVER.IMS_PER_BATCH "$batch" "${OPTS[@]}"
 seconds="$(seconds_in_log 'maskrcnn_benchmark.trainer INFO: Total training time')"
 say "Training perf is: $(divide "$batch" "$seconds") FPS"

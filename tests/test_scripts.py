@@ -103,7 +103,8 @@ def test_train_passes_everything_on(checkout):
     assert "running on the CPU" in done.stdout
     assert str(checkout.results) in done.stdout
     assert checkout.calls()[0] == [
-        "-u", f"{checkout.root}/tools/train_net.py", "--config-file", f"{checkout.root}/{DEMO}", "--max_steps", "3",
+        "-u", f"{checkout.root}/tools/train_net.py", "--config-file", f"{checkout.root}/{DEMO}",
+        "--json-summary", f"{checkout.results}/dllogger.out", "--max_steps", "3",
         "OUTPUT_DIR", str(checkout.results), "MODEL.DEVICE", "cpu", "DTYPE", "float32", "NHWC", "False",
         "DATALOADER.HYBRID", "False", "SOLVER.MAX_ITER", "20", "DATASETS.TRAIN", value,
     ]  # fmt: skip
@@ -115,7 +116,8 @@ def test_train_on_gpus_is_the_published_job(checkout):
     assert checkout.calls() == [[
         "-u", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8",
         f"{checkout.root}/tools/train_net.py",
-        "--config-file", f"{checkout.root}/{JOB}", "OUTPUT_DIR", str(checkout.results), "DTYPE", "float16",
+        "--config-file", f"{checkout.root}/{JOB}",
+        "--json-summary", f"{checkout.results}/dllogger.out", "OUTPUT_DIR", str(checkout.results), "DTYPE", "float16",
         "NHWC", "True", "DATALOADER.HYBRID", "True",
     ]]  # fmt: skip
 

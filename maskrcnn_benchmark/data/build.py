@@ -23,28 +23,41 @@ from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 _BACKENDS = ("auto", "workers")
+_WAYS_TO_GET_DATA = (
+    "To get data: download_dataset.sh fetches COCO 2017; DATASETS.CUSTOM names images and a COCO json of your own; "
+    "configs/demo/mask_rcnn_R_18_FPN_shapes.yaml needs none, it generates its own"
+)
 
 
 def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset:
     """The data set ``name`` of the catalogue, with the transforms of training or testing.
 
     Args:
-        cfg: reads DATASETS, INPUT, SEED, MODEL.MASK_ON and PATHS_CATALOG.
+        cfg: reads DATASETS, INPUT, SEED, PATHS_CATALOG, MODEL.MASK_ON and what :func:`validate_num_classes` reads.
         name: a published name, or one of DATASETS.CUSTOM.
         is_train: leave out images without objects, and augment.
 
     Raises:
-        FileNotFoundError: when its files are not there; the message names the paths tried and the remedies.
-        ValueError: when its annotations are faulty, or it has no masks to train on.
+        FileNotFoundError: when its files are not there; the message names the paths tried and the ways to get them.
+        KeyError: when there is no such name.
+        ValueError: when its annotations are faulty, its format is not supported, the model has another number of
+            classes, or there are no masks to train on.
     """
-    entry = resolve_dataset(cfg, name)
+    try:
+        entry = resolve_dataset(cfg, name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {_WAYS_TO_GET_DATA}") from None
     factory, args = entry.factory, dict(entry.args)
     if factory == "shapes":
         img_dir, ann_file = ensure_shapes_dataset(**args)
         factory, args = "COCODataset", {"root": img_dir, "ann_file": ann_file}
     if factory == "COCODataset":
         args.update(remove_images_without_annotations=is_train, with_masks=cfg.MODEL.MASK_ON)
+    if factory not in dataset_classes.__all__:
+        known = ", ".join(dataset_classes.__all__)
+        raise ValueError(f"data set {name}: there is no class {factory} to read it; there are {known}")
     dataset = getattr(dataset_classes, factory)(**args, transforms=build_transforms(cfg, is_train))
+    validate_num_classes(cfg, dataset, name)
     if is_train and cfg.MODEL.MASK_ON and not dataset.has_masks:
         raise ValueError(
             f"data set {name} has no segmentation to train masks on; set MODEL.MASK_ON to False, or add segmentations"

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
@@ -61,7 +62,7 @@ def is_truncated(data: bytes) -> bool:
     if data.startswith(_JPEG_START):
         return not data.endswith(_JPEG_END) and data.find(_JPEG_END, _scan_start(data)) < 0
     if data.startswith(_PNG_SIGNATURE):
-        return data.rfind(b"IEND") < 0
+        return data.rfind(_PNG_END) < 0
     return False
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 
 from maskrcnn_benchmark.config import cfg as global_cfg
-from maskrcnn_benchmark.data import make_data_loader, make_dataset, validate_num_classes
+from maskrcnn_benchmark.data import build, make_data_loader, make_dataset, validate_num_classes
+from maskrcnn_benchmark.data.transforms.transforms import resized_size
 from tests.data.tiny_coco import TinyCoco
 
 NAME = "tiny_of_mine"
@@ -125,13 +129,12 @@ def test_boxes_only(cfg) -> None:
 
 
 def test_class_count_must_fit_the_data(cfg) -> None:
-    dataset = make_dataset(cfg, NAME, is_train=True)
-    validate_num_classes(cfg, dataset, NAME)
     cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES = 81
-    with pytest.raises(ValueError, match=rf"{NAME} lists 3 categories.*needs 4.*MODEL.ROI_BOX_HEAD.NUM_CLASSES is 81"):
-        validate_num_classes(cfg, dataset, NAME)
+    for is_train in (True, False):
+        with pytest.raises(ValueError, match=rf"{NAME} lists 3 categories.*needs 4.*ROI_BOX_HEAD.NUM_CLASSES is 81"):
+            make_data_loader(cfg, is_train=is_train)
     cfg.MODEL.RPN_ONLY = True
-    validate_num_classes(cfg, dataset, NAME)
+    validate_num_classes(cfg, make_dataset(cfg, NAME, is_train=True), NAME)
 
 
 def test_bad_settings_are_named(cfg, tiny: TinyCoco) -> None:
@@ -158,9 +161,90 @@ def test_missing_files_are_named(cfg, tiny: TinyCoco, tmp_path: Path) -> None:
     (tiny.root / "image_17.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"image .*image_17.jpg does not exist"):
         train_batches(cfg)
-    cfg.DATASETS.CUSTOM = [{**tiny.custom(NAME)[0], "img_dir": str(tmp_path / "nowhere")}]
-    with pytest.raises((FileNotFoundError, ValueError), match=r"nowhere"):
+    for key in ("img_dir", "ann_file"):
+        cfg.DATASETS.CUSTOM = [{**tiny.custom(NAME)[0], key: "nowhere"}]
+        cfg.DATASETS.DATA_DIR = str(tmp_path)
+        with pytest.raises(FileNotFoundError) as error:
+            make_data_loader(cfg)
+        for part in (f"{tmp_path}/data/nowhere", f"{tmp_path}/nowhere", "DATA_DIR", "download_dataset.sh", "CUSTOM"):
+            assert part in str(error.value)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damaged_images_are_named(cfg, tiny: TinyCoco, num_workers: int) -> None:
+    path = tiny.root / "image_17.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    cfg.DATALOADER.NUM_WORKERS = num_workers
+    with pytest.raises(ValueError, match=r"image .*image_17.jpg is truncated"):
+        train_batches(cfg)
+
+
+def test_masks_must_be_there_to_train_on(cfg, tiny: TinyCoco) -> None:
+    for annotation in tiny.data["annotations"]:
+        del annotation["segmentation"]
+    tiny.ann_file.write_text(json.dumps(tiny.data))
+    with pytest.raises(ValueError, match=rf"{NAME} has no segmentation.*MODEL.MASK_ON to False"):
         make_data_loader(cfg)
-    cfg.DATASETS.CUSTOM = [{**tiny.custom(NAME)[0], "ann_file": str(tmp_path / "nowhere.json")}]
-    with pytest.raises((FileNotFoundError, ValueError), match=r"nowhere\.json"):
+    make_data_loader(cfg, is_train=False)
+    cfg.MODEL.MASK_ON = False
+    assert len(make_data_loader(cfg)[0].dataset) == 5
+
+
+def test_formats_to_come_say_so(cfg, tiny: TinyCoco, tmp_path: Path) -> None:
+    (tmp_path / "VOC2007").mkdir()
+    cfg.DATASETS.DATA_DIR = str(tmp_path)
+    cfg.DATASETS.TRAIN = ("voc_2007_train",)
+    with pytest.raises(ValueError, match=r"Pascal VOC's format are not supported yet.*_cocostyle"):
         make_data_loader(cfg)
+
+
+def test_shares_of_two_processes(cfg, monkeypatch) -> None:
+    """Without a process group: each share is what one of two processes would load."""
+    monkeypatch.setattr(build, "get_world_size", lambda: 2)
+
+    def shares(**kwargs) -> list[list]:
+        found = []
+        for rank in range(2):
+            monkeypatch.setattr(build, "get_rank", lambda rank=rank: rank)
+            made = make_data_loader(cfg, is_distributed=True, **kwargs)
+            found.append(list(made[0]))
+        return found
+
+    whole = shares()
+    assert all(len(indices) == 1 for share in whole for _, _, indices in share)
+    epoch = [indices[0] for share in whole for _, _, indices in share[:3]]
+    assert len(epoch) == 6
+    assert set(epoch) == set(range(5))  # five images, one of them twice
+    for rank, share in enumerate(shares(start_iter=4)):
+        for first, second in zip(whole[rank][4:], share, strict=True):
+            assert_same_batch(first, second)
+    seen = [[index for _, _, indices in share for index in indices] for share in shares(is_train=False)]
+    assert [sorted(share) for share in seen] == [[0, 1, 2], [3, 4, 5]]
+    cfg.SOLVER.IMS_PER_BATCH = 3
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH \(3\) must be a positive multiple .* \(2\); set it to 2"):
+        make_data_loader(cfg, is_distributed=True)
+
+
+def test_real_photos(cfg, external_data) -> None:
+    """80 photos of COCO through both loaders: every object of the json arrives, crowds and empty boxes apart."""
+    folder = external_data("coco_tiny")
+    cfg.DATASETS.DATA_DIR = str(folder)
+    cfg.DATASETS.TRAIN = ("coco_2017_train",)
+    cfg.DATASETS.TEST = ("coco_2017_val",)
+    cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES = 81
+    cfg.INPUT.MIN_SIZE_TEST = 96
+    (loader,) = make_data_loader(cfg, is_train=False)
+    dataset = loader.dataset
+    assert len(dataset) == 80
+    labels: Counter[int] = Counter()
+    for images, targets, indices in loader:
+        assert torch.isfinite(images.tensors).all()
+        for n, index in enumerate(indices):
+            info = dataset.get_img_info(index)
+            assert images.image_sizes[n] == resized_size((info["height"], info["width"]), min_size=96, max_size=80)
+        labels.update(targets.labels[targets.valid].tolist())
+    coco = COCO(str(folder / "annotations" / "instances_val2017.json"))
+    rows = [item for item in coco.dataset["annotations"] if not item["iscrowd"] and min(item["bbox"][2:]) > 1]
+    expected = Counter(item["category_id"] for item in rows)
+    assert {dataset.contiguous_category_id_to_json_id[label]: count for label, count in labels.items()} == expected
+    assert len(make_data_loader(cfg)[0].dataset) <= 80

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ def check_against_pycocotools(ann_file: Path) -> None:
             assert packed.iscrowd[index] == bool(item["iscrowd"])
             assert packed.areas[index] == np.float32(item["area"])
             coords, ring_offsets, instance_offsets = packed.take_polygons(np.array([index]))
-            rings = [coords[a:b].ravel() for a, b in zip(ring_offsets[:-1], ring_offsets[1:], strict=True)]
+            rings = [coords[a:b].ravel() for a, b in itertools.pairwise(ring_offsets)]
             assert instance_offsets.tolist() == [0, len(rings)]
             if item["iscrowd"]:
                 assert not rings
@@ -127,36 +129,27 @@ def test_a_changed_json_is_parsed_again(tiny: TinyCoco) -> None:
     assert sorted((after.boxes != before.boxes).sum(axis=1).tolist())[-2:] == [0, 1]
 
 
-def test_cache_goes_to_the_user_folder_when_the_json_cannot_have_it(
-    tiny: TinyCoco, tmp_path: Path, monkeypatch
-) -> None:
+@pytest.fixture
+def read_only(tiny: TinyCoco) -> Iterator[TinyCoco]:
+    tiny.ann_file.parent.chmod(0o555)
+    yield tiny
+    tiny.ann_file.parent.chmod(0o755)
+
+
+def test_cache_goes_to_the_user_folder_otherwise(read_only: TinyCoco, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    refuse_folder(monkeypatch, tiny.ann_file.parent)
-    packed = open_packed(tiny.ann_file, pack_coco_json)
+    packed = open_packed(read_only.ann_file, pack_coco_json)
     assert packed.path.parent == tmp_path / "cache" / "maskrcnn_benchmark"
+    assert not list(read_only.ann_file.parent.glob("*.packed"))
 
 
-def test_without_any_cache_the_arrays_stay_in_memory(tiny: TinyCoco, tmp_path: Path, monkeypatch, caplog) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    refuse_folder(monkeypatch, tmp_path)
-    packed = open_packed(tiny.ann_file, pack_coco_json)
+def test_without_any_cache_the_arrays_stay_in_memory(read_only: TinyCoco, tmp_path: Path, monkeypatch, caplog) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    packed = open_packed(read_only.ann_file, pack_coco_json)
     assert packed.path is None
-    assert_same(packed, pack_coco_json(tiny.ann_file))
+    assert_same(packed, pack_coco_json(read_only.ann_file))
     assert "No cache" in caplog.text
-
-
-def refuse_folder(monkeypatch, folder: Path) -> None:
-    """Make every folder below ``folder`` unwritable, also for the superuser, whom permissions do not stop."""
-    from maskrcnn_benchmark.data.datasets import packed
-
-    locked = packed._locked
-
-    def refuse(path: Path):
-        if path.parent == folder or (folder != path.parent and folder in path.parent.parents and folder.name != "tiny"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return locked(path)
-
-    monkeypatch.setattr(packed, "_locked", refuse)
 
 
 def _open_and_report(ann_file: Path, log: Path) -> None:

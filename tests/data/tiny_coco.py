@@ -97,8 +97,8 @@ def tiny_annotations() -> dict[str, Any]:
 def write_tiny_coco(folder: Path) -> TinyCoco:
     """Write images and json below ``folder``.
 
-    Category ids are 7, 3 and 900; one image has no object; among the objects are a crowd, an uncompressed and a compressed
-    RLE with a hole, an object of two polygons, one that reaches beyond its image, and an empty box.
+    Category ids are 7, 3 and 900; one image has no object; among the objects are a crowd, an uncompressed and a
+    compressed RLE with a hole, an object of two polygons, one that reaches beyond its image, and an empty box.
     """
     root = folder / "images"
     root.mkdir(parents=True)

@@ -212,7 +212,9 @@ def _content_hash(path: Path) -> str:
 
 
 def _cache_folders(ann_file: Path) -> Iterator[Path]:
-    yield ann_file.parent
+    # The superuser could write to a folder without write permission, but whoever took it away meant it.
+    if ann_file.parent.stat().st_mode & 0o222:
+        yield ann_file.parent
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     yield Path(home) / "maskrcnn_benchmark"
 
@@ -241,7 +243,7 @@ def open_packed(ann_file: str | Path, pack: Callable[[Path], PackedAnnotations])
     for path in candidates:
         if path.exists():
             return load_packed(path)
-    packed = None
+    packed, reason = None, None
     for path in candidates:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -144,10 +144,8 @@ def _unknown_key(root: CfgNode, full_key: str, *, source: str) -> ConfigKeyError
     known = root.keys_below()
     wanted = str(full_key).upper()
     same_leaf = [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]]  # in another section
-    near = difflib.get_close_matches(wanted, same_leaf, n=1, cutoff=0.0) or difflib.get_close_matches(
-        wanted, known, n=1
-    )
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(wanted, same_leaf, cutoff=0.0) or difflib.get_close_matches(wanted, known, n=1)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return ConfigKeyError(f"{source}: there is no config key {full_key}{hint}")
 
 

@@ -18,9 +18,9 @@ LOADERS = ("auto", "workers")
 # Published families that this version does not build: (config key, test of its value, family). A later version that
 # builds one removes its row.
 NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.KEYPOINT_ON", bool, "keypoint heads"),
+    ("MODEL.KEYPOINT_ON", bool, "the keypoint family"),
     ("MODEL.RETINANET_ON", bool, "RetinaNet"),
-    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "C4 and C5 backbones and heads"),
+    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith("-RETINANET"), "RetinaNet"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.RPN.RPN_HEAD", lambda name: name.startswith("FBNet"), "FBNet"),
@@ -30,9 +30,9 @@ NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 # The same for the parts of the heads, which an RPN-only model does not build.
 HEADS_NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: "Conv5" in name, "C4 and C5 backbones and heads"),
+    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: "Conv5" in name, "the C4 and C5 family"),
     ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: name.startswith("FBNet"), "FBNet"),
-    ("MODEL.ROI_BOX_HEAD.PREDICTOR", lambda name: name == "FastRCNNPredictor", "C4 and C5 backbones and heads"),
+    ("MODEL.ROI_BOX_HEAD.PREDICTOR", lambda name: name == "FastRCNNPredictor", "the C4 and C5 family"),
 )
 
 
@@ -65,7 +65,7 @@ def check_families(cfg: CfgNode) -> None:
     for key, is_asked_for, family in rows:
         value = _get(cfg, key)
         if is_asked_for(value):
-            raise ValueError(f"{key} is {value!r}: {family} are not available in this version")
+            raise ValueError(f"{key} is {value!r}, but {family} is not available in this version")
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

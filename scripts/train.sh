@@ -22,3 +22,7 @@ choose_device 8
 say "Training $CONFIG; results and joblog.log go to $RESULTS"
 launch train_net.py "${FLAGS[@]}" OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" "${OPTS[@]}"
 say "Done. Checkpoints, log and scores are in $RESULTS"
+if [[ "$CONFIG" == */demo/* ]]; then
+    "$PYTHON" "$ROOT/scripts/show_predictions.py" "$RESULTS"
+    say "What the model finds on six pictures that it has not seen: $RESULTS/predictions.jpg"
+fi

@@ -108,6 +108,7 @@ def test_train_passes_everything_on(checkout):
         "OUTPUT_DIR", str(checkout.results), "MODEL.DEVICE", "cpu", "DTYPE", "float32", "NHWC", "False",
         "DATALOADER.HYBRID", "False", "SOLVER.MAX_ITER", "20", "DATASETS.TRAIN", value,
     ]  # fmt: skip
+    assert checkout.calls()[1:] == [[f"{checkout.root}/scripts/show_predictions.py", str(checkout.results)]]
 
 
 def test_train_on_gpus_is_the_published_job(checkout):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.config import cfg, validate
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -74,6 +74,7 @@ def build(config_file, opts=()):
     config = cfg.clone()
     config.merge_from_file(str(CONFIGS / config_file))
     config.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    validate(config)
     with torch.device("meta"):
         return build_detection_model(config)
 
@@ -103,5 +104,5 @@ def test_a_family_that_is_not_built_says_so(config_file, opts, named):
 def test_pascal_voc_is_not_built_and_says_so():
     from maskrcnn_benchmark.data.datasets import PascalVOCDataset
 
-    with pytest.raises(NotImplementedError, match="VOC"):
+    with pytest.raises(ValueError, match="VOC"):
         PascalVOCDataset("data", "train")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches the ImageNet weights of ResNet-50 that the published configs start from, and checks them.
 #
-#   bash download_weights.sh [DIR]      default: the current folder; then MODEL.WEIGHT DIR/R-50.pkl
+#   bash download_weights.sh [DIR]      default: the current folder
 #
 # WEIGHTS_URL: another place to fetch from.
 set -euo pipefail
@@ -20,4 +20,4 @@ if ! md5sum -c "$HERE/weights.md5"; then
     echo "DOWNLOAD FAILED HASHCHECK: delete $PWD/R-50.pkl and run this again" >&2
     exit 1
 fi
-echo "DOWNLOAD PASSED: start from it with MODEL.WEIGHT $PWD/R-50.pkl"
+echo "DOWNLOAD PASSED: $PWD/R-50.pkl"

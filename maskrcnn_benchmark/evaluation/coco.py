@@ -95,8 +95,10 @@ def evaluate(
         coco_results = write_results(dataset, predictions, output_folder, iou_types=iou_types)
         image_ids = [dataset.id_to_img_map[index] for index in predictions]
         results, file_name = CocoResults(*iou_types), "coco_results.pth"
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco_gt = dataset.coco  # may be read from the file now
         for iou_type, detections in coco_results.items():
-            results.update(evaluate_detections(dataset.coco, detections, iou_type, image_ids=image_ids))
+            results.update(evaluate_detections(coco_gt, detections, iou_type, image_ids=image_ids))
     logger.info("%s", results)
     check_expected_results(results, expected_results, expected_results_sigma_tol)
     if output_folder is not None:

@@ -70,7 +70,7 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
     root = _data_dir(cfg, own)
     if factory in GENERATED:
         return DatasetEntry(name, factory, {**args, "root": str(root / Path(args["root"]).expanduser())})
-    for key in set(args).intersection(PATH_KEYS):
+    for key in [key for key in PATH_KEYS if key in args]:
         args[key] = _find(args[key], root=root, name=name, key=key, beside=name in custom)
     return DatasetEntry(name, factory, args)
 
@@ -165,8 +165,11 @@ def _load_catalog(path: str) -> ModuleType:
     if not file.is_file():
         raise FileNotFoundError(f"PATHS_CATALOG: file {path} does not exist")
     spec = importlib.util.spec_from_file_location("maskrcnn_benchmark_user_catalog", file)
-    if spec is None or spec.loader is None:
+    if spec is None or spec.loader is None:  # the name does not end in .py
         raise ValueError(f"PATHS_CATALOG: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises
+        raise ValueError(f"PATHS_CATALOG: {path} cannot be run: {type(error).__name__}: {error}") from error
     return module

@@ -1,0 +1,114 @@
+"""Each fault of a config ends in one sentence that names the key and what to set."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maskrcnn_benchmark.config import cfg as global_cfg
+from maskrcnn_benchmark.config import check_families, validate
+
+
+@pytest.fixture
+def cfg(repository):
+    cfg = global_cfg.clone()
+    cfg.merge_from_file(repository / "configs" / "e2e_mask_rcnn_R_50_FPN_1x.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 8])
+def test_the_published_job_is_sound(cfg, world_size):
+    validate(cfg, world_size=world_size)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world_size", "message"),
+    [
+        (
+            {"SOLVER.IMS_PER_BATCH": 10},
+            4,
+            r"SOLVER.IMS_PER_BATCH is 10, .*4 process.*set SOLVER.IMS_PER_BATCH to 8 or 12",
+        ),
+        ({"SOLVER.IMS_PER_BATCH": 2}, 8, r"set SOLVER.IMS_PER_BATCH to 8$"),
+        ({"SOLVER.IMS_PER_BATCH": 0}, 1, "SOLVER.IMS_PER_BATCH is 0"),
+        ({"TEST.IMS_PER_BATCH": 3}, 2, "TEST.IMS_PER_BATCH to 2 or 4"),
+        ({"SOLVER.STEPS": (16000, 12000)}, 1, r"SOLVER.STEPS must be iterations in ascending order.*\(16000, 12000\)"),
+        ({"SOLVER.STEPS": (10, 10)}, 1, "SOLVER.STEPS"),
+        ({"SOLVER.STEPS": ("a", "b")}, 1, "SOLVER.STEPS"),
+        ({"SOLVER.MAX_ITER": 0}, 1, "SOLVER.MAX_ITER must be at least 1, but is 0"),
+        ({"SOLVER.BASE_LR": 0.0}, 1, "SOLVER.BASE_LR must be above 0"),
+        ({"SOLVER.WARMUP_METHOD": "cosine"}, 1, "one of constant, linear, mlperf_linear, but is 'cosine'"),
+        ({"DTYPE": "half"}, 1, "DTYPE must be one of float32, float16, bfloat16, but is 'half'"),
+        ({"MODEL.DEVICE": "gpu"}, 1, "MODEL.DEVICE must be a device"),
+        ({"MODEL.META_ARCHITECTURE": "YOLO"}, 1, "MODEL.META_ARCHITECTURE"),
+        ({"MODEL.ROI_BOX_HEAD.NUM_CLASSES": 1}, 1, "NUM_CLASSES must be at least 2"),
+        ({"MODEL.RPN.FG_IOU_THRESHOLD": 0.2}, 1, "MODEL.RPN.FG_IOU_THRESHOLD must be between BG_IOU_THRESHOLD"),
+        ({"MODEL.RPN.ANCHOR_SIZES": (32, 64)}, 1, "MODEL.RPN.ANCHOR_SIZES must be one for each"),
+        ({"MODEL.RPN.USE_FPN": False}, 1, "MODEL.RPN.ANCHOR_STRIDE"),
+        ({"MODEL.ROI_MASK_HEAD.RESOLUTION": 14}, 1, "MODEL.ROI_MASK_HEAD.RESOLUTION must be twice"),
+        ({"DATALOADER.SIZE_DIVISIBILITY": 0}, 1, "DATALOADER.SIZE_DIVISIBILITY must be a multiple of 32"),
+        ({"DATALOADER.BACKEND": "disk"}, 1, "DATALOADER.BACKEND must be one of auto, workers"),
+        ({"INPUT.MIN_SIZE_TRAIN": ()}, 1, "INPUT.MIN_SIZE_TRAIN must be positive"),
+        ({"INPUT.PIXEL_STD": (1.0, 0.0, 1.0)}, 1, "INPUT.PIXEL_STD"),
+        ({"DATASETS.CUSTOM": [{"name": "a"}]}, 1, r"DATASETS.CUSTOM\[0\] lacks ann_file and lacks img_dir"),
+    ],
+)
+def test_a_fault_names_key_and_remedy(cfg, overrides, world_size, message):
+    cfg.merge_from_list([item for pair in overrides.items() for item in pair])
+    with pytest.raises(ValueError, match=message) as caught:
+        validate(cfg, world_size=world_size)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_the_stage_that_runs_is_checked(cfg):
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 3, "SOLVER.STEPS", (2, 1)])
+    validate(cfg, world_size=2, training=False)
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.STEPS", (1, 2), "TEST.IMS_PER_BATCH", 3])
+    validate(cfg, world_size=2, testing=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "family"),
+    [
+        ("MODEL.KEYPOINT_ON", True, "keypoint"),
+        ("MODEL.RETINANET_ON", True, "RetinaNet"),
+        ("MODEL.BACKBONE.CONV_BODY", "R-101-C5", "C4 and C5"),
+        ("MODEL.BACKBONE.CONV_BODY", "R-50-FPN-RETINANET", "RetinaNet"),
+        ("MODEL.BACKBONE.CONV_BODY", "FBNet", "FBNet"),
+        ("MODEL.RPN.RPN_HEAD", "FBNet.rpn_head", "FBNet"),
+        ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),
+        ("MODEL.CLS_AGNOSTIC_BBOX_REG", True, "class-agnostic"),
+        ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor", "C4 and C5"),
+        ("TEST.BBOX_AUG.ENABLED", True, "test-time"),
+    ],
+)
+def test_a_family_that_is_not_built(cfg, key, value, family):
+    check_families(cfg)
+    cfg.merge_from_list([key, value])
+    for check in (check_families, validate):
+        with pytest.raises(ValueError, match=f"{key} is .*{family}.*not available in this version"):
+            check(cfg)
+
+
+def test_heads_play_no_part_without_them(repository):
+    cfg = global_cfg.clone()
+    cfg.merge_from_file(repository / "configs" / "rpn_R_50_FPN_1x.yaml")
+    assert "Conv5" in cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
+    check_families(cfg)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_asked_for_and_absent(cfg):
+    cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(ValueError, match=r"MODEL.DEVICE is 'cuda'.*no usable CUDA device; set MODEL.DEVICE cpu"):
+        validate(cfg)
+
+
+def test_assigned_alias(cfg):
+    cfg.MODEL.BACKBONE.OUT_CHANNELS = 128
+    cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS = 1024
+    validate(cfg)
+    cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS = 64
+    with pytest.raises(ValueError, match=r"set MODEL.BACKBONE.OUT_CHANNELS only"):
+        validate(cfg)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches COCO 2017 into DIR, checks it against hashes.md5 and unpacks it: 26 GB to download, 52 GB with the photos.
+# Fetches COCO 2017 into DIR, checks it against hashes.md5 and unpacks it: 19 GB to download, as much again unpacked.
 #
 #   bash download_dataset.sh DIR [verify|extract]      for example: /datasets/data
 #

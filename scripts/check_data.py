@@ -15,7 +15,7 @@ from maskrcnn_benchmark.config import cfg  # noqa: E402
 from maskrcnn_benchmark.config.catalog import resolve_dataset  # noqa: E402
 
 WAYS = """Three ways to get a data set:
-  1. COCO 2017, 25 GB:        bash {root}/download_dataset.sh /datasets/data
+  1. COCO 2017, 19 GB:        bash {root}/download_dataset.sh /datasets/data
   2. a copy that you have:    DATA_DIR=/path/to/coco bash scripts/...   (the folder with annotations/ and train2017/)
   3. without a download:      bash scripts/train.sh configs/demo/mask_rcnn_R_18_FPN_shapes.yaml
                               your own pictures: docs/custom_data.md"""

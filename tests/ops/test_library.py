@@ -1,4 +1,4 @@
-"""The op library: which kernels are live, what happens without the compiled ones, and that every op has all its parts."""
+"""The op library: which kernels are live, what happens without the compiled ones, and the parts every op has."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 import shutil
@@ -43,7 +44,7 @@ def test_commands_name_files_that_exist(path):
 def test_settings_in_commands_are_accepted(path):
     for block in blocks(path, "bash"):
         words = shlex.split(block, comments=True)
-        for key, value in zip(words, words[1:], strict=False):
+        for key, value in itertools.pairwise(words):
             if re.fullmatch(r"[A-Z]+(\.[A-Z_]+)+", key):
                 config = cfg.clone()
                 config.merge_from_list([key, value])

@@ -112,6 +112,15 @@ def test_aspect_grouping_keeps_batches_of_one_kind(cfg) -> None:
         assert len({height >= width for height, width in images.image_sizes}) == 1
 
 
+@pytest.mark.gpu
+def test_batches_for_a_gpu_lie_in_pinned_memory(cfg) -> None:
+    cfg.MODEL.DEVICE = "cuda"
+    images, targets, _ = next(iter(make_data_loader(cfg)[0]))
+    assert images.tensors.is_pinned()
+    assert targets.boxes.is_pinned()
+    assert targets.polygons.coords.is_pinned()
+
+
 def test_several_training_sets_are_one(cfg, tiny: TinyCoco) -> None:
     cfg.DATASETS.CUSTOM = tiny.custom(NAME) + tiny.custom("other")
     cfg.DATASETS.TRAIN = (NAME, "other")

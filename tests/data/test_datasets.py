@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,35 @@ def test_targets_by_hand(tiny: TinyCoco) -> None:
         42: ([[15, 10, 53, 48]], [2], (60, 80)),  # the crowd is gone
         300: ([], [], (64, 64)),
     }
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_boxes_of_real_annotations_equal_those_of_boxlists(external_data, split: str) -> None:
+    folder = external_data("coco_tiny")
+    dataset = COCODataset(folder / f"annotations/instances_{split}2017.json", folder / f"{split}2017", False)
+    for index, image_id in dataset.id_to_img_map.items():
+        info = dataset.coco.imgs[image_id]
+        rows = [item for item in dataset.coco.imgToAnns[image_id] if not item["iscrowd"]]
+        boxes = torch.tensor([item["bbox"] for item in rows], dtype=torch.float32).reshape(-1, 4)
+        expected = BoxList(boxes, (info["width"], info["height"]), mode="xywh").convert("xyxy")
+        expected.add_field(
+            "labels", torch.tensor([dataset.json_category_id_to_contiguous_id[r["category_id"]] for r in rows])
+        )
+        expected = expected.clip_to_image(remove_empty=True)
+        targets = dataset.load_targets(index)
+        np.testing.assert_array_equal(targets.boxes, expected.bbox.numpy())
+        np.testing.assert_array_equal(targets.labels, expected.get_field("labels").numpy())
+
+
+def test_a_pickled_data_set_is_small_and_the_same(tiny: TinyCoco) -> None:
+    dataset = opened(tiny, transforms=TRANSFORMS)
+    assert dataset.coco is dataset.coco
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert "coco" not in copy.__dict__
+    for index in range(len(dataset)):
+        first, second = dataset[SampleKey(1, index)], copy[SampleKey(1, index)]
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1].polygons.coords, second[1].polygons.coords)
 
 
 def test_training_leaves_out_images_without_objects(tiny: TinyCoco) -> None:

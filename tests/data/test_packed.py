@@ -85,6 +85,33 @@ def test_all_kinds_of_rle_give_the_same_polygons() -> None:
         assert [ring.tolist() for ring in polygons_of(kind, height=60, width=80)] == expected
 
 
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 0.98, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (37, 53), (300, 200)])
+def test_rle_of_random_masks(shape: tuple[int, int], density: float) -> None:
+    noise = np.random.default_rng(0).random(shape)
+    for mask in (noise < density, np.repeat(noise, 7, axis=0)[: shape[0]] < density):
+        rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+        np.testing.assert_array_equal(decode_rle(rle, height=shape[0], width=shape[1]), mask)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ("000", "add up to 0"),
+        ("zz", "not a string in COCO's compression"),
+        ("PP", "not a string in COCO's compression"),
+        ("", "not a string in COCO's compression"),
+        ("a b", "not a string in COCO's compression"),
+        ([-5, 105], "non-negative integers"),
+        ([1.5, 98.5], "non-negative integers"),
+        ([50, 49], "add up to 99, not to 10 x 10"),
+    ],
+)
+def test_faulty_rle_is_refused(counts, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_rle({"size": [10, 10], "counts": counts}, height=10, width=10)
+
+
 def test_polygons_without_area_are_left_out() -> None:
     rings = polygons_of([[1, 1, 2, 2], [0, 0, 4, 0, 4, 4]], height=9, width=9)
     assert [ring.tolist() for ring in rings] == [[[0, 0], [4, 0], [4, 4]]]

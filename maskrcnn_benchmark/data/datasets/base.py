@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, overload
 
@@ -20,7 +20,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 RawSample = tuple[np.ndarray, ImageTargets, int]
 
 
-class DetectionDataset(Dataset):
+class DetectionDataset(Dataset, ABC):
     """Images with objects.
 
     ``dataset[index]`` is the published face: (input tensor float32 [3, H, W], BoxList with the field ``labels`` and, where

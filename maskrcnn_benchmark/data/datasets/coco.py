@@ -85,6 +85,10 @@ class COCODataset(DetectionDataset):
         """pycocotools' view of the annotation file, for evaluation; parsed on first use."""
         return COCO(str(self.ann_file))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers that are not forked receive the data set by pickle; they evaluate nothing.
+        return {name: value for name, value in self.__dict__.items() if name != "coco"}
+
     def __len__(self) -> int:
         return len(self._rows)
 

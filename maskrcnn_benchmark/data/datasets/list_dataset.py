@@ -25,6 +25,7 @@ class ListDataset(DetectionDataset):
     def __init__(self, image_lists: Sequence[str | Path], transforms: Compose | None = None) -> None:
         super().__init__(transforms)
         self.image_lists = list(image_lists)
+        self._sizes: dict[int, tuple[int, int]] = {}
         self.id_to_img_map = dict(enumerate(range(len(self.image_lists))))
 
     def __len__(self) -> int:
@@ -32,7 +33,9 @@ class ListDataset(DetectionDataset):
 
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``: uint8 [H, W, 3], BGR."""
-        return read_image(self.image_lists[index])
+        image = read_image(self.image_lists[index])
+        self._sizes[index] = image.shape[:2]
+        return image
 
     def load_targets(self, index: int) -> ImageTargets:
         """No objects, in the size of image ``index``."""
@@ -44,6 +47,8 @@ class ListDataset(DetectionDataset):
         )
 
     def get_img_info(self, index: int) -> dict[str, Any]:
-        """``height``, ``width`` and ``file_name`` of image ``index``; decodes it, since nothing else says its size."""
-        height, width = self.load_image(index).shape[:2]
+        """``height``, ``width`` and ``file_name`` of image ``index``; decodes it when it has not been decoded before."""
+        if index not in self._sizes:
+            self.load_image(index)
+        height, width = self._sizes[index]
         return {"height": height, "width": width, "file_name": str(self.image_lists[index])}

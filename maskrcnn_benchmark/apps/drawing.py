@@ -138,8 +138,8 @@ def text_colour(background: Colour) -> Colour:
 
 
 def line_thickness(image: np.ndarray) -> int:
-    """Lines of one pixel, and one more for every 600 pixels of the shorter side."""
-    return 1 + min(image.shape[:2]) // 600
+    """Lines of one pixel, and one more for every 400 pixels of the shorter side."""
+    return 1 + min(image.shape[:2]) // 400
 
 
 def readable_scale(image: np.ndarray, *, side: int = 600) -> int:

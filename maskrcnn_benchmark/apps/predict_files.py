@@ -1,7 +1,8 @@
-"""Prediction on files, folders and glob patterns: pictures and COCO json out."""
+"""Prediction on files, folders and glob patterns, pictures and COCO json out: what tools/predict.py does."""
 
 from __future__ import annotations
 
+import argparse
 import glob
 import json
 import logging
@@ -13,12 +14,51 @@ import cv2
 import numpy as np
 
 from maskrcnn_benchmark.apps.drawing import readable_scale
+from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.predict import Predictor
 from maskrcnn_benchmark.data.image_io import is_truncated
+from maskrcnn_benchmark.utils.allocator import keep_pages
+from maskrcnn_benchmark.utils.logger import setup_logger
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 logger = logging.getLogger("maskrcnn_benchmark.predict")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of tools/predict.py."""
+    parser = argparse.ArgumentParser(
+        description="Detect on pictures: writes one picture each with boxes, masks, labels and scores, and "
+        "predictions.json in COCO format. Ends with status 1 when a picture is broken; the others are done."
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders or glob patterns")
+    parser.add_argument("--weights", required=True, help="a .pth file, or the output folder of a training run")
+    parser.add_argument("--config-file", help="in place of the config that was saved with the weights")
+    parser.add_argument("--output", default="predictions", help="folder of the results (default: %(default)s)")
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="least score (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda when available")
+    parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="further settings of the config")
+    return parser
+
+
+@user_errors()
+def main(args: argparse.Namespace) -> int:
+    """Run the program with parsed options of ``make_parser``; return its exit status, 1 when a picture is broken."""
+    keep_pages()
+    setup_logger("maskrcnn_benchmark", "", 0)
+    predictor = Predictor.from_checkpoint(
+        args.weights,
+        config_file=args.config_file,
+        options=args.opts,
+        device=args.device,
+        confidence_threshold=args.confidence_threshold,
+    )
+    errors = predict_files(predictor, args.images, args.output, draw=not args.no_pictures)
+    logger.info("Results are in %s", args.output)
+    if errors:
+        logger.error("%d pictures could not be read: %s", len(errors), "; ".join(errors))
+    return 1 if errors else 0
 
 
 def predict_files(
@@ -42,7 +82,7 @@ def predict_files(
         try:
             image = read_upright(path)
         except (ValueError, OSError) as error:
-            logger.error("%s", error)
+            logger.warning("%s", error)
             errors.append(str(error))
             continue
         prediction = predictor(image)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,7 +21,7 @@ from maskrcnn_benchmark.apps.categories import (
     save_categories,
 )
 from maskrcnn_benchmark.apps.predict import COCODemo, Predictor, newest_checkpoint
-from maskrcnn_benchmark.apps.predict_files import find_images, predict_files, read_upright
+from maskrcnn_benchmark.apps.predict_files import find_images, main, make_parser, predict_files, read_upright
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config import CfgNode, cfg
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -240,27 +238,25 @@ def test_moved_run_is_found(run_folder: Path, tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == str(tmp_path / "model_final.pth")
 
 
-@pytest.fixture
-def tool(repository: Path) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("predict_tool", repository / "tools" / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _command(*arguments: object) -> int:
+    return main(make_parser().parse_args([*map(str, arguments), "--device", "cpu"]))
 
 
-def test_command(
-    tool: ModuleType, run_folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [str(pictures / "a.jpg"), "--weights", str(run_folder), "--output", str(tmp_path / "out")]
-    assert tool.main([*arguments, "--device", "cpu", "--confidence-threshold", "0"]) == 0
+def test_command(run_folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--weights", run_folder, "--output", tmp_path / "out")
+    assert _command(pictures / "a.jpg", *arguments, "--confidence-threshold", 0) == 0
     assert (tmp_path / "out" / "a.jpg").is_file()
     (pictures / "cut.jpg").write_bytes((pictures / "a.jpg").read_bytes()[:300])
-    assert tool.main([str(pictures / "cut.jpg"), *arguments, "--device", "cpu"]) == 1
-    assert tool.main(["nothing.jpg", "--weights", str(run_folder), "--device", "cpu"]) == 1
-    assert tool.main([str(pictures), "--weights", str(tmp_path / "missing")]) == 1
-    error = capsys.readouterr().err
-    assert "nothing.jpg" in error
-    assert "missing does not exist" in error
+    assert _command(pictures / "cut.jpg", *arguments) == 1
+    for faulty, message in (
+        (("nothing.jpg", *arguments), "nothing.jpg"),
+        ((pictures, "--weights", tmp_path / "missing"), "missing does not exist"),
+        ((pictures, *arguments, "--opts", "MODEL.MASK_NO", "True"), "MODEL.MASK_ON"),
+    ):
+        with pytest.raises(SystemExit) as exit_info:
+            _command(*faulty)
+        assert exit_info.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -142,6 +142,11 @@ build_extension() {
         return
     fi
     say "[setup] compiling the extension (once, and after a change of csrc; a minute or two)"
+    # Ninja compiles the files side by side; without it they compile one after the other.
+    PATH="$(dirname "$PYTHON"):$PATH"
+    if ! command -v ninja >/dev/null; then
+        "$PYTHON" -m pip install --disable-pip-version-check -q ninja || say "[setup] going on without ninja" >&2
+    fi
     (cd "$ROOT" && exec "$PYTHON" setup.py build_ext --inplace) >"$log" 2>&1 &
     pid=$!
     trap 'kill $pid 2>/dev/null; exit 130' INT TERM

@@ -54,6 +54,7 @@ class Checkout:
         self.results = folder / "my results"
         self.stub = folder / "bin" / "python"
         self.stub.parent.mkdir()
+        (self.stub.parent / "ninja").symlink_to(self.stub)
         self.stub.write_text(STUB_PYTHON.replace("{python}", sys.executable))
         self.stub.chmod(0o755)
 

@@ -118,7 +118,8 @@ def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
         place = f"DATASETS.CUSTOM[{index}]"
         if not isinstance(entry, dict):
             raise ValueError(f"{place} must be a mapping with name, img_dir and ann_file, but is {entry!r}")
-        needed, optional = CUSTOM_KEYS.get(entry.get("factory"), CUSTOM_KEYS["COCODataset"])
+        # A class of the user's own takes what it takes.
+        needed, optional = CUSTOM_KEYS.get(entry.get("factory", "COCODataset"), ({"name"}, entry.keys()))
         missing = needed - entry.keys()
         unknown = entry.keys() - needed - optional - {"factory"}
         if missing or unknown:

@@ -107,6 +107,14 @@ def test_custom_entries_and_never_the_name(cfg, tmp_path, monkeypatch):
     assert resolve_dataset(cfg, "my_voc").args == {"root": "pictures", "ann_file": "data/voc.json"}
 
 
+def test_custom_entries_with_a_factory(cfg, tmp_path):
+    shapes = {"name": "drawn", "factory": "shapes", "root": "shapes", "split": "train", "num_images": 3}
+    cfg.DATASETS.CUSTOM = [shapes, {"name": "own", "factory": "MyDataset", "depth": 2}]
+    args = {"root": str(tmp_path / "shapes"), "split": "train", "num_images": 3}
+    assert resolve_dataset(cfg, "drawn") == DatasetEntry("drawn", "shapes", args), "nothing needs to be there yet"
+    assert resolve_dataset(cfg, "own") == DatasetEntry("own", "MyDataset", {"depth": 2})
+
+
 def test_a_custom_entry_goes_before_the_catalogue(cfg, tmp_path):
     touch(tmp_path / "a", tmp_path / "b.json")
     cfg.DATASETS.CUSTOM = [{"name": "coco_2017_val", "img_dir": "a", "ann_file": "b.json"}]
@@ -120,6 +128,7 @@ def test_a_custom_entry_goes_before_the_catalogue(cfg, tmp_path):
         ([{"name": "a", "img_dir": "b", "ann_file": "c", "split": "d"}], "unknown key split"),
         ([{"name": "a", "img_dir": "b", "ann_file": "c"}] * 2, r"CUSTOM\[1\]: the name 'a' is given twice"),
         (["a"], "must be a mapping"),
+        ([{"name": "a", "factory": "shapes", "root": "b"}], "lacks num_images and lacks split"),
     ],
 )
 def test_a_faulty_custom_entry(cfg, entries, message):

@@ -34,7 +34,7 @@ def _load_extension() -> tuple[str | None, str | None]:
 
 
 _EXTENSION_PATH, _MISSING_REASON = _load_extension()
-_OP_NAMES: list[str] = []
+_PLAIN_KERNELS: dict[str, Callable[..., Any]] = {}
 
 LIB = torch.library.Library("mrcnn", "DEF")
 
@@ -62,8 +62,19 @@ def define_op(schema: str, reference: Callable[..., Any]) -> str:
             f"`{REBUILD}`"
         ) from error
     LIB.impl(name, reference, "CompositeExplicitAutograd")
-    _OP_NAMES.append(name)
+    _PLAIN_KERNELS[name] = reference
     return f"mrcnn::{name}"
+
+
+def plain_kernel(name: str) -> Callable[..., Any]:
+    """The plain PyTorch kernel of an op, with the arguments of its schema; for comparisons in tests and benchmarks.
+
+    Raises:
+        KeyError: there is no such op.
+    """
+    if name not in _PLAIN_KERNELS:
+        raise KeyError(f"no op is called {name!r}; there are {', '.join(sorted(_PLAIN_KERNELS))}")
+    return _PLAIN_KERNELS[name]
 
 
 def backend_info() -> dict[str, Any]:
@@ -80,6 +91,6 @@ def backend_info() -> dict[str, Any]:
             else "plain"
             for device in ("CPU", "CUDA")
         }
-        for name in sorted(_OP_NAMES)
+        for name in sorted(_PLAIN_KERNELS)
     }
     return {"extension": _EXTENSION_PATH, "missing_reason": _MISSING_REASON, "kernels": kernels}

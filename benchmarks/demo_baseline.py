@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from pycocotools.coco import COCO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks._timing import machine
 from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
 from maskrcnn_benchmark.data.synthetic_scene import SHAPE_NAMES, shape_rings
 from maskrcnn_benchmark.evaluation import evaluate_detections
@@ -174,7 +174,7 @@ def main() -> None:
         **figures,
         "images": args.num_images,
         "cpu_seconds": round(time.process_time() - start, 1),
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "opencv": cv2.__version__,
     }
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)

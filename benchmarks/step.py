@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -155,7 +154,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def report(args: argparse.Namespace, measured: dict[str, Any]) -> dict[str, Any]:
     """The figures that are printed and kept."""
-    import torch
+    from benchmarks._timing import machine
 
     medians = {variant: statistics.median(values) for variant, values in measured["seconds"].items()}
     return {
@@ -164,9 +163,8 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> dict[str, Any]
         "batch": args.batch,
         "objects": args.objects,
         "dtype": args.dtype,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
-        "threads": args.threads,
-        "torch": torch.__version__,
+        "device": args.device,
+        "machine": {**machine(), "threads": args.threads},
         "rounds": args.rounds,
         "median_seconds": {variant: round(value, 4) for variant, value in medians.items()},
         "fastest_seconds": {variant: round(min(values), 4) for variant, values in measured["seconds"].items()},

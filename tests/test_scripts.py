@@ -27,10 +27,16 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
 STUB_PYTHON = r"""#!/usr/bin/env bash
 case "$*" in
     *device_count*) echo "${STUB_GPUS:-0}"; exit 0 ;;
-    -c*) exec {python} "$@" ;;
+    *find_spec*) exit "${STUB_NO_TORCH:-0}" ;;
+    *importlib.metadata*)
+        if [[ -z "${STUB_NO_TORCH:-}" || -f "$STUB_LOG.torch" ]]; then echo 2.13.0+stub; fi
+        exit 0 ;;
+    -c* | --version) exec {python} "$@" ;;
     *check_data.py*) exit 0 ;;
 esac
 {python} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@" >>"$STUB_LOG"
+if [[ "$1 $2" == "-m venv" ]]; then mkdir -p "$4/bin" && cp "$0" "$4/bin/python"; fi
+if [[ "$*" == *"pip install"*" torch==2"* ]]; then touch "$STUB_LOG.torch"; fi
 if [[ "$*" == *"setup.py build_ext"* ]]; then
     if [[ -n "${STUB_COMPILE_ERROR:-}" ]]; then echo "$STUB_COMPILE_ERROR"; exit 1; fi
     touch maskrcnn_benchmark/_C.so
@@ -243,8 +249,7 @@ def test_setup_works_once_and_then_does_nothing(checkout):
     assert pip[:3] == ["-m", "pip", "install"]
     assert "--no-build-isolation" in pip
     assert pip[-1] == ".[test]"
-    constraint = Path(pip[pip.index("-c") + 1]).read_text()
-    assert constraint.startswith("torch=="), "pip must not exchange torch"
+    assert Path(pip[pip.index("-c") + 1]).read_text() == "torch==2.13.0+stub\n", "pip must not exchange torch"
     assert compile_ == ["setup.py", "build_ext", "--inplace"]
 
     again = set_up()
@@ -257,6 +262,32 @@ def test_setup_works_once_and_then_does_nothing(checkout):
     (checkout.root / "maskrcnn_benchmark" / "_C.so").unlink()
     set_up()
     assert len(checkout.calls()) == 4
+
+
+def test_setup_of_a_new_machine(checkout):
+    set_up = partial(checkout.run, "setup.sh", CXX="true", STUB_NO_TORCH=1)
+    done = set_up()
+    assert done.returncode == 0, done.stderr
+    environment, torch, package, compile_ = checkout.calls()
+    assert environment == ["-m", "venv", "--clear", f"{checkout.root}/.venv"]
+    assert torch[:3] == ["-m", "pip", "install"]
+    assert torch[-1] == "torch==2.13.0"
+    assert "--index-url" not in torch
+    assert package[-1] == ".[tensorboard]"
+    assert compile_[0] == "setup.py"
+    if shutil.which("nvidia-smi") is None and sys.platform == "linux":
+        assert "2.8 GB" in done.stdout
+        assert "TORCH_INDEX_URL" in done.stdout
+    assert set_up().stdout == ""
+    assert len(checkout.calls()) == 4
+
+
+def test_torch_is_chosen_by_the_environment(checkout):
+    chosen = {"TORCH_SPEC": "torch==2.12.0", "TORCH_INDEX_URL": "https://example.org/cpu"}
+    done = checkout.run("setup.sh", CXX="true", STUB_NO_TORCH=1, **chosen)
+    assert done.returncode == 0, done.stderr
+    assert checkout.calls()[1][-3:] == ["--index-url", "https://example.org/cpu", "torch==2.12.0"]
+    assert "2.8 GB" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class InferenceTimes:
         return {"latency_avg": float(np.mean(self.seconds)), **dict(zip(names, percentiles.tolist(), strict=True))}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def compute_on_dataset(
     model: nn.Module,
     data_loader: Iterable,

@@ -1,3 +1,5 @@
 """Published path of ``test``."""
 
-from maskrcnn_benchmark.apps.test import test as test
+from maskrcnn_benchmark.apps.test import run_tests as test
+
+__all__ = ["test"]

@@ -31,6 +31,11 @@ def get_local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def get_local_world_size() -> int:
+    """Number of processes on this node, as the launcher says in LOCAL_WORLD_SIZE; 1 without a launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_main_process() -> bool:
     """Whether this is the process that writes files and logs."""
     return get_rank() == 0

@@ -1,0 +1,183 @@
+"""The first steps of train and test: arguments, config, device, processes, output folder, log."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import torch
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.checkpoint.files import write_atomically
+from maskrcnn_benchmark.config import validate
+from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink
+from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils.allocator import keep_pages
+from maskrcnn_benchmark.utils.collect_env import collect_env_info
+from maskrcnn_benchmark.utils.env import setup_environment
+from maskrcnn_benchmark.utils.logger import setup_logger
+from maskrcnn_benchmark.utils.miscellaneous import mkdir
+
+logger = logging.getLogger("maskrcnn_benchmark")
+
+
+@dataclass
+class Run:
+    """One started program.
+
+    Args:
+        cfg: the frozen config.
+        device: where this process computes.
+        output_dir: existing folder for results, "" for none.
+        sink: receives the run's figures; empty on processes that do not write.
+        use_amp: ``--fp16`` or ``--amp`` was given.
+    """
+
+    cfg: CfgNode
+    device: torch.device
+    output_dir: str
+    sink: MetricSink
+    use_amp: bool
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, config_file: str, json_summary: str) -> None:
+    """The options that train and test share, with their published names; both defaults are given."""
+    parser.add_argument("--config-file", default=config_file, metavar="FILE", help="config to merge over the defaults")
+    parser.add_argument(
+        "--local_rank",
+        "--local-rank",
+        dest="local_rank",
+        type=int,
+        default=comm.get_local_rank(),
+        help="number of this process on its machine; launchers set it",
+    )
+    parser.add_argument("--fp16", action="store_true", help="mixed precision with float16, whatever DTYPE says")
+    parser.add_argument("--amp", action="store_true", help="the same as --fp16")
+    parser.add_argument("--json-summary", default=json_summary, metavar="FILE", help="DLLogger's JSON stream goes here")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values that win over the file"
+    )
+
+
+def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing: bool) -> Run:
+    """Everything before the first part of the network is built.
+
+    Args:
+        args: options of ``add_common_arguments``, and max_steps and skip_checkpoint of train.
+        cfg: the defaults; stays as it is.
+        training, testing: which settings are checked.
+
+    Raises:
+        ValueError, KeyError, OSError: a setting is wrong, or the output folder cannot be written.
+    """
+    setup_environment()
+    keep_pages()
+    cfg = build_config(args, cfg)
+    device, notice = build_device(args, cfg)
+    comm.init_process_group(device)
+    cfg.freeze()
+    validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
+    output_dir = make_output_folder(cfg)
+    setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
+    if notice:
+        logger.warning(notice)
+    sink = _make_sink(args, output_dir)
+    sink.log("PARAMETER", {"gpu_count": comm.get_world_size(), "config_file": args.config_file})
+    logger.info("Using %d process(es) on %s", comm.get_world_size(), device.type)
+    logger.info("Environment:\n%s", collect_env_info())
+    logger.debug("Running with config:\n%s", cfg)
+    return Run(cfg, device, output_dir, sink, use_amp=args.fp16 or args.amp)
+
+
+def build_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
+    """The defaults, then the file, then the options typed after the command, then the flags that stand for keys."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if getattr(args, "max_steps", 0) > 0:
+        cfg.SOLVER.MAX_ITER = args.max_steps
+    if getattr(args, "skip_checkpoint", False):
+        cfg.SAVE_CHECKPOINT = False
+    return cfg
+
+
+def build_device(args: argparse.Namespace, cfg: CfgNode) -> tuple[torch.device, str]:
+    """The device of this process, and a sentence for the log where it is not the configured one.
+
+    MODEL.DEVICE, set to the type that is used, falls from cuda to cpu on a machine without CUDA.
+
+    Raises:
+        ValueError: MODEL.DEVICE is no device, or cuda was typed after the command and there is none.
+    """
+    try:
+        wanted = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE must be cpu or cuda, got {cfg.MODEL.DEVICE!r}") from error
+    if wanted.type not in ("cpu", "cuda"):
+        raise ValueError(f"MODEL.DEVICE must be cpu or cuda, got {cfg.MODEL.DEVICE!r}")
+    notice = ""
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        if "MODEL.DEVICE" in args.opts[::2]:
+            raise ValueError(
+                f"MODEL.DEVICE {cfg.MODEL.DEVICE} was asked for, but torch {torch.__version__} finds no CUDA device; "
+                "set MODEL.DEVICE cpu, or install a driver and a CUDA build of torch"
+            )
+        wanted, notice = torch.device("cpu"), "No CUDA device was found: running on the CPU"
+    if wanted.type == "cuda":
+        wanted = _own_gpu(wanted, args.local_rank)
+    cfg.MODEL.DEVICE = wanted.type
+    return wanted, notice
+
+
+def make_output_folder(cfg: CfgNode) -> str:
+    """Make OUTPUT_DIR, check that it can be written and keep the config in it as config.yml.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder = cfg.OUTPUT_DIR
+    if not folder:
+        return ""
+    try:
+        mkdir(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if comm.is_main_process():
+            write_atomically(os.path.join(folder, "config.yml"), lambda file: file.write(cfg.dump().encode()))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"OUTPUT_DIR {folder!r} cannot be written ({reason}); choose another one") from error
+    return folder
+
+
+def _own_gpu(wanted: torch.device, local_rank: int) -> torch.device:
+    # One process a GPU; a single process takes the one it was told.
+    index = wanted.index if wanted.index is not None and comm.get_local_world_size() == 1 else local_rank
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _make_sink(args: argparse.Namespace, output_dir: str) -> SinkGroup:
+    """DLLogger's two formats, metrics.jsonl and TensorBoard events, on the process that writes."""
+    if not comm.is_main_process():
+        return SinkGroup()
+    try:
+        # On a terminal the progress bar takes the place of DLLogger's lines.
+        sinks: list[MetricSink] = [DLLoggerSink(args.json_summary, None if sys.stdout.isatty() else sys.stdout)]
+    except OSError as error:
+        raise OSError(f"--json-summary {args.json_summary!r} cannot be written ({error.strerror})") from error
+    if output_dir:
+        sinks.append(JsonLinesSink(os.path.join(output_dir, "metrics.jsonl")))
+        try:
+            sinks.append(TensorBoardSink(os.path.join(output_dir, "tensorboard")))
+        except ImportError:
+            logger.info("No TensorBoard events: the package tensorboard is not installed")
+    return SinkGroup(sinks)

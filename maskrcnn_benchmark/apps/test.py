@@ -1,0 +1,175 @@
+"""Evaluate a trained model: what tools/test_net.py does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
+from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.inference import inference
+from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.tracking import MetricSink
+from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils.miscellaneous import mkdir
+
+logger = logging.getLogger("maskrcnn_benchmark.inference")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of tools/test_net.py."""
+    parser = argparse.ArgumentParser(description="Evaluate a detector on DATASETS.TEST")
+    add_common_arguments(
+        parser,
+        config_file="/workspace/object_detection/configs/e2e_mask_rcnn_R_50_FPN_1x.yaml",
+        json_summary="dllogger_inference.out",
+    )
+    parser.add_argument("--skip-eval", action="store_true", help="write the results, but do not evaluate them")
+    parser.add_argument("--infer_steps", type=int, default=-1, metavar="N", help="batches to run; -1 for all")
+    return parser
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """What a test needs beside model and loaders; see ``engine.inference.inference``."""
+
+    dataset_names: Sequence[str]
+    output_dir: str
+    iou_types: Sequence[str]
+    box_only: bool
+    device: str
+    expected_results: Sequence[Sequence[Any]]
+    expected_results_sigma_tol: float
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TestSettings:
+        """Read DATASETS.TEST, OUTPUT_DIR, MODEL.MASK_ON, RPN_ONLY and DEVICE, and TEST.EXPECTED_RESULTS."""
+        return cls(
+            dataset_names=cfg.DATASETS.TEST,
+            output_dir=cfg.OUTPUT_DIR,
+            iou_types=("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",),
+            box_only=cfg.MODEL.RPN_ONLY,
+            device=cfg.MODEL.DEVICE,
+            expected_results=cfg.TEST.EXPECTED_RESULTS,
+            expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
+        )
+
+
+def run_tests(
+    cfg: CfgNode,
+    model: nn.Module,
+    distributed: bool,
+    *,
+    data_loaders: Sequence[Any] | None = None,
+    precision: Precision | None = None,
+    sink: MetricSink | None = None,
+    steps: int = -1,
+    skip_eval: bool = False,
+) -> list[Any]:
+    """Evaluate on every data set of DATASETS.TEST; results go to OUTPUT_DIR/inference/<data set>.
+
+    Args:
+        cfg: the whole config.
+        model: wrapped for several processes or not; left in evaluation mode.
+        distributed: whether each process takes its share of the images.
+        data_loaders: one a data set; None makes them.
+        precision, sink, steps, skip_eval: see ``engine.inference.inference``.
+
+    Returns:
+        One entry a data set: (CocoResults, COCO result lists) on rank 0, None elsewhere and with ``skip_eval``.
+    """
+    settings = TestSettings.from_config(cfg)
+    model = getattr(model, "module", model)
+    if data_loaders is None:
+        data_loaders = make_data_loader(cfg, is_train=False, is_distributed=distributed)
+    results = []
+    for name, data_loader in zip(settings.dataset_names, data_loaders, strict=True):
+        folder = os.path.join(settings.output_dir, "inference", name) if settings.output_dir else None
+        if folder:
+            mkdir(folder)
+        results.append(
+            inference(
+                model,
+                data_loader,
+                name,
+                settings.iou_types,
+                settings.box_only,
+                next(model.parameters()).device,
+                settings.expected_results,
+                settings.expected_results_sigma_tol,
+                folder,
+                skip_eval,
+                steps=steps,
+                precision=precision,
+                sink=sink,
+            )
+        )
+        comm.synchronize()
+    return results
+
+
+def figures_of(results: Sequence[Any]) -> Mapping[str, Mapping[str, float]]:
+    """The figures of the first data set as {"bbox": {"AP": ...}, ...}; empty where there are none."""
+    return results[0][0].results if results and results[0] is not None else {}
+
+
+@user_errors()
+def main(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Run the program.
+
+    Args:
+        args: parsed options of ``make_parser``.
+        cfg: the config tree with its defaults; stays as it is.
+    """
+    run = start_run(args, cfg, training=False, testing=True)
+    precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
+    model = build_trained_model(run.cfg, run, opts=args.opts)
+    precision.place_model(model, run.device)
+    run_tests(
+        run.cfg,
+        model,
+        comm.get_world_size() > 1,
+        precision=precision,
+        sink=run.sink,
+        steps=args.infer_steps,
+        skip_eval=args.skip_eval,
+    )
+    run.sink.close()
+    comm.destroy_process_group()
+
+
+def build_trained_model(cfg: CfgNode, run: Run, *, opts: Sequence[str]) -> nn.Module:
+    """The network with the weights to evaluate.
+
+    These are, in this order: MODEL.WEIGHT where it was typed after the command; the newest checkpoint of OUTPUT_DIR;
+    the MODEL.WEIGHT of the config file; none, with a warning.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights cannot be read or do not fit the model in every tensor.
+    """
+    torch.manual_seed(cfg.SEED)
+    model = build_detection_model(cfg)
+    checkpointer = DetectronCheckpointer(cfg, model, save_dir=run.output_dir)
+    typed = "MODEL.WEIGHT" in opts[::2]
+    if typed and cfg.MODEL.WEIGHT:
+        if checkpointer.has_checkpoint():
+            logger.info("MODEL.WEIGHT was given: %s is not read", checkpointer.get_checkpoint_file())
+        checkpointer.load_weights(cfg.MODEL.WEIGHT, strict=True)
+    elif checkpointer.has_checkpoint():
+        checkpointer.load()
+    elif cfg.MODEL.WEIGHT:
+        checkpointer.load_weights(cfg.MODEL.WEIGHT, strict=True)
+    else:
+        logger.warning("No checkpoint in %s and no MODEL.WEIGHT: random weights are evaluated", run.output_dir or "''")
+    return model

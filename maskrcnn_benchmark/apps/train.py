@@ -1,0 +1,152 @@
+"""Train a detector: what tools/train_net.py does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from yacs.config import CfgNode
+
+from maskrcnn_benchmark.apps.categories import save_categories
+from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
+from maskrcnn_benchmark.apps.test import figures_of, run_tests
+from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.distributed import wrap_model
+from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation
+from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.seeding import seed_step
+from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.utils import comm
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
+
+METADATA = {"BBOX_mAP": None, "MASK_mAP": None, "e2e_train_time": "s", "train_perf_fps": "images/s"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of tools/train_net.py."""
+    parser = argparse.ArgumentParser(description="Train a detector on DATASETS.TRAIN, then evaluate it")
+    add_common_arguments(parser, config_file="", json_summary="dllogger.out")
+    parser.add_argument("--max_steps", type=int, default=0, metavar="N", help="replaces SOLVER.MAX_ITER")
+    parser.add_argument("--skip-test", action="store_true", help="do not evaluate at the end")
+    parser.add_argument("--skip_checkpoint", action="store_true", help="save no checkpoints")
+    return parser
+
+
+@user_errors()
+def main(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Run the program.
+
+    Args:
+        args: parsed options of ``make_parser``.
+        cfg: the config tree with its defaults; stays as it is.
+    """
+    run = start_run(args, cfg, training=True, testing=not args.skip_test)
+    for metric, unit in METADATA.items():
+        run.sink.metadata(metric, {"unit": unit})
+    precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
+    tester = _Tester(run, precision)
+    begin = time.perf_counter()
+    model, summary = build_and_train(run.cfg, run, precision, tester)
+    figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
+    if not args.skip_test and not tester.has_run:
+        tester(model)
+    run.sink.log((), {**figures, **tester.figures()})
+    run.sink.close()
+    comm.destroy_process_group()
+
+
+def build_and_train(
+    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module], Any]
+) -> tuple[nn.Module, TrainSummary]:
+    """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
+
+    Args:
+        cfg: the whole config.
+        run: the started program.
+        precision: number format.
+        tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL.
+
+    Returns:
+        The trained model, wrapped where there are several processes, and what the loop did.
+    """
+    seed_step(cfg.SEED, 0, 0)  # the same initial weights on every process
+    model = precision.place_model(build_detection_model(cfg), run.device)
+    optimizer = make_optimizer(cfg, model)
+    scheduler = make_lr_scheduler(cfg, optimizer)
+    checkpointer = DetectronCheckpointer(
+        cfg, model, optimizer, scheduler, run.output_dir, save_to_disk=comm.is_main_process()
+    )
+    arguments: dict[str, Any] = {"iteration": 0}
+    if checkpointer.has_checkpoint():
+        arguments.update(checkpointer.load())
+        logger.info("Resuming at iteration %d; MODEL.WEIGHT is not read", arguments["iteration"])
+    else:
+        checkpointer.load_weights(cfg.MODEL.WEIGHT)
+    model = wrap_model(model, run.device)
+    loader, iterations_per_epoch = make_data_loader(
+        cfg, is_train=True, is_distributed=comm.get_world_size() > 1, start_iter=arguments["iteration"]
+    )
+    if run.output_dir and comm.is_main_process():
+        save_categories(run.output_dir, loader.dataset)
+    per_epoch = None
+    if cfg.PER_EPOCH_EVAL:
+        aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
+        per_epoch = PerEpochEvaluation(lambda _: tester(model), iterations_per_epoch, aim)
+    summary = do_train(
+        model,
+        loader,
+        optimizer,
+        scheduler,
+        checkpointer if cfg.SAVE_CHECKPOINT and run.output_dir else None,
+        run.device,
+        cfg.SOLVER.CHECKPOINT_PERIOD,
+        arguments,
+        precision=precision,
+        accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS if cfg.SOLVER.ACCUMULATE_GRAD else 1,
+        max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+        log_period=cfg.SOLVER.LOG_PERIOD,
+        seed=cfg.SEED,
+        iterations_per_epoch=iterations_per_epoch,
+        sink=run.sink,
+        per_iter_end_callback_fn=per_epoch,
+    )
+    return model, summary
+
+
+class _Tester:
+    """Evaluates the model of a run, as often as it is asked, over the same loaders."""
+
+    def __init__(self, run: Run, precision: Precision) -> None:
+        self.run = run
+        self.precision = precision
+        self.data_loaders: Any = None
+        self.results: Mapping[str, Mapping[str, float]] = {}
+        self.has_run = False
+
+    def __call__(self, model: nn.Module) -> Mapping[str, Mapping[str, float]]:
+        """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere."""
+        distributed = comm.get_world_size() > 1
+        if self.data_loaders is None:
+            self.data_loaders = make_data_loader(self.run.cfg, is_train=False, is_distributed=distributed)
+        results = run_tests(
+            self.run.cfg, model, distributed, data_loaders=self.data_loaders, precision=self.precision
+        )  # fmt: skip
+        self.results, self.has_run = figures_of(results), True
+        for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
+            if task in self.results:
+                logger.info("%s: %.4f", name, self.results[task]["AP"])
+        return self.results
+
+    def figures(self) -> dict[str, float]:
+        """The last figures under DLLogger's names."""
+        names = {"bbox": "BBOX_mAP", "segm": "MASK_mAP"}
+        return {name: self.results[task]["AP"] for task, name in names.items() if task in self.results}

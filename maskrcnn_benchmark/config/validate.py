@@ -11,7 +11,7 @@ from maskrcnn_benchmark.config.catalog import custom_entries
 from maskrcnn_benchmark.config.defaults import _C
 from maskrcnn_benchmark.config.node import ALIASES
 
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "float16", "bfloat16", "tf32")
 WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
 LOADERS = ("auto", "workers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +18,14 @@ class JsonLinesSink:
     Numbers that are not finite become strings ("nan", "inf"), so that every line is standard JSON.
 
     Args:
-        path: the file, usually metrics.jsonl; an existing one is continued.
+        path: the file, usually metrics.jsonl; an existing one is continued. A run that was killed may have left half a
+            line, which then stands alone; iterations that a resumed run repeats come again.
     """
 
     def __init__(self, path: str) -> None:
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
+        if _ends_within_a_line(path):
+            self.file.write("\n")
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
         """Units are part of the documentation here, not of the file."""
@@ -40,6 +44,14 @@ class JsonLinesSink:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def _ends_within_a_line(path: str) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _standard(value: Any) -> Any:

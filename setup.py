@@ -21,7 +21,7 @@ from typing import Any
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
-PLAIN_KERNELS = "the package is installed with its plain PyTorch kernels, which are slower but complete"
+PLAIN_KERNELS = "The package is installed with its plain PyTorch kernels, which are slower but complete"
 REBUILD = "python setup.py build_ext --inplace"
 WINDOWS = platform.system() == "Windows"
 
@@ -100,7 +100,7 @@ def extension() -> Any:
         "py_limited_api": True,
     }
     device = sources("*/*_cuda.cu") + sources("*/*_cuda_host.cpp")
-    if device and use_cuda():
+    if use_cuda() and device:
         choose_cuda_architectures()
         return CUDAExtension(
             sources=host + device, extra_compile_args={"cxx": compile_args, "nvcc": ["-O3", "-lineinfo"]}, **common
@@ -122,7 +122,7 @@ def build_command() -> type:
                     "The compiler's own message stands above. A compiler with C++20 is needed (GCC 11 or clang 14, or"
                     " later); CXX chooses another one, and MAX_JOBS=1 helps where memory is short.\n"
                     f"Try again with: {REBUILD}\n"
-                    "To install without compiled kernels, set CXX to a name that does not exist: " + PLAIN_KERNELS + "."
+                    f"To install without compiled kernels, set CXX to a name that does not exist. {PLAIN_KERNELS}."
                 ) from error
 
     return BuildKernels
@@ -140,7 +140,7 @@ def main() -> None:
         return
     if flag("MASKRCNN_REQUIRE_EXT"):
         raise SystemExit(f"MASKRCNN_REQUIRE_EXT=1, but the kernels cannot be built: {reason}.")
-    warnings.warn(f"The compiled kernels are left out: {reason}. {PLAIN_KERNELS.capitalize()}.", stacklevel=1)
+    warnings.warn(f"The compiled kernels are left out: {reason}. {PLAIN_KERNELS}.", stacklevel=1)
     setup()
 
 

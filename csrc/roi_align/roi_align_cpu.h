@@ -15,7 +15,7 @@
 namespace mrcnn::roi_align {
 
 constexpr int64_t kTile = 64;   // channels of one tile at most
-constexpr int64_t kBlock = 16;  // pixels that are packed together
+constexpr int64_t kBlock = 32;  // pixels that are packed together
 
 struct Level {
   int64_t height;

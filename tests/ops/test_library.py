@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def test_every_op_has_a_plain_and_a_fake_kernel():
     for name in ops.backend_info()["kernels"]:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mrcnn::{name}", "CompositeExplicitAutograd"), name
         assert torch._library.simple_registry.singleton.find(f"mrcnn::{name}").fake_impl.kernel is not None, name
+
+
+def test_every_op_has_a_benchmark(monkeypatch):
+    monkeypatch.setenv("MASKRCNN_REQUIRE_EXT", "0")  # the benchmark asks for the extension unless told otherwise
+    benchmark = importlib.import_module("benchmarks.ops")
+    assert sorted(name for names in benchmark.CALLS for name in names) == sorted(ops.backend_info()["kernels"])
 
 
 def test_a_missing_extension_warns_once(repository):

@@ -74,6 +74,7 @@ class Checkpointer:
         data.update(world_size=get_world_size(), config=self.config_text, format_version=FORMAT_VERSION)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        os.makedirs(self.save_dir, exist_ok=True)
         save_atomically(data, path)
         self.tag_last_checkpoint(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class TrainStep:
     ) -> None:
         if accumulate_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATE_STEPS must be 1 or more, got {accumulate_steps}")
+        if precision.scaler.is_enabled():
+            # The scaler skips the first updates until its scale fits; the schedule counts them, as published.
+            warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

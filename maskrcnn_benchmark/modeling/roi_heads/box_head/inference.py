@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrcnn_benchmark import ops
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder, clip_boxes
@@ -68,3 +69,42 @@ def select_detections(
     scores, order = scores[:, :detections_per_img], order[:, :detections_per_img]
     boxes = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
     return Detections(boxes, scores, order.div(r, rounding_mode="floor") + 1, scores >= 0)
+
+
+class PostProcessor(nn.Module):
+    """Published face of `select_detections` for heads that work on lists of boxes."""
+
+    def __init__(
+        self,
+        score_thresh: float = 0.05,
+        nms: float = 0.5,
+        detections_per_img: int = 100,
+        box_coder: BoxCoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.box_coder = box_coder or BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+        self.settings = {"score_thresh": score_thresh, "nms_thresh": nms, "detections_per_img": detections_per_img}
+
+    def forward(self, x: tuple[Tensor, Tensor], boxes: Sequence[BoxList]) -> list[BoxList]:
+        """Return the detections of each image with fields scores and labels.
+
+        Args:
+            x: class logits [P, K] and box codes [P, 4 K] of all images' boxes in order.
+            boxes: the proposals, P in all.
+        """
+        proposals = Proposals.from_boxlists(boxes)
+        slots = proposals.valid.flatten()
+        logits, deltas = (
+            rows.new_zeros((len(slots), rows.shape[1])).masked_scatter(slots[:, None], rows) for rows in x
+        )
+        image_sizes = [(height, width) for width, height in (b.size for b in boxes)]
+        sizes = torch.as_tensor(image_sizes, device=logits.device)
+        detections = select_detections(logits, deltas, proposals, sizes, box_coder=self.box_coder, **self.settings)
+        return detections.to_boxlists(image_sizes)
+
+
+def make_roi_box_post_processor(cfg: Any) -> PostProcessor:
+    """Build the post-processor that MODEL.ROI_HEADS describes."""
+    heads = cfg.MODEL.ROI_HEADS
+    box_coder = BoxCoder(weights=heads.BBOX_REG_WEIGHTS)
+    return PostProcessor(heads.SCORE_THRESH, heads.NMS, heads.DETECTIONS_PER_IMG, box_coder)

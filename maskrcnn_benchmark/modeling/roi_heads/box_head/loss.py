@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from maskrcnn_benchmark.modeling.box_coder import BoxCoder
 from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.modeling.rpn.loss import gather_boxes
 from maskrcnn_benchmark.modeling.sampling import sample_slots
+from maskrcnn_benchmark.modeling.utils import cat
+from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.targets import Targets
 
 
@@ -80,3 +83,53 @@ def box_head_losses(logits: Tensor, deltas: Tensor, regions: SampledRegions) -> 
         size_average=False,
     )
     return classification_loss, box_loss / num_sampled
+
+
+class FastRCNNLossComputation:
+    """Published face of `sample_regions` and `box_head_losses` for heads that work on lists of boxes.
+
+    Its two calls belong together: `subsample` remembers the regions whose losses the other one computes.
+
+    Args:
+        settings: keyword arguments of `sample_regions`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.regions: SampledRegions | None = None
+
+    def subsample(self, proposals: Sequence[BoxList], targets: Sequence[BoxList]) -> list[BoxList]:
+        """Return the sampled proposals of each image with fields labels and regression_targets."""
+        regions = sample_regions(Proposals.from_boxlists(proposals), Targets.from_boxlists(targets), **self.settings)
+        sampled = []
+        for boxes, valid, labels, _, target_deltas, proposal in zip(*regions, proposals, strict=True):
+            boxlist = BoxList(boxes[valid], proposal.size, mode="xyxy")
+            boxlist.add_field("labels", labels[valid])
+            boxlist.add_field("regression_targets", target_deltas[valid])
+            sampled.append(boxlist)
+        self.regions = SampledRegions(*(column[regions.valid][None] for column in regions))
+        return sampled
+
+    def __call__(self, class_logits: Sequence[Tensor], box_regression: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (classification loss, box loss) for the outputs on the boxes that `subsample` returned.
+
+        Raises:
+            RuntimeError: `subsample` was not called before.
+        """
+        if self.regions is None:
+            raise RuntimeError(
+                "call subsample(proposals, targets) before computing the losses of the sampled proposals"
+            )
+        return box_head_losses(cat(class_logits), cat(box_regression), self.regions)
+
+
+def make_roi_box_loss_evaluator(cfg: Any) -> FastRCNNLossComputation:
+    """Build the sampling and the losses that MODEL.ROI_HEADS describes."""
+    heads = cfg.MODEL.ROI_HEADS
+    return FastRCNNLossComputation(
+        box_coder=BoxCoder(weights=heads.BBOX_REG_WEIGHTS),
+        fg_iou_threshold=heads.FG_IOU_THRESHOLD,
+        bg_iou_threshold=heads.BG_IOU_THRESHOLD,
+        batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
+        positive_fraction=heads.POSITIVE_FRACTION,
+    )

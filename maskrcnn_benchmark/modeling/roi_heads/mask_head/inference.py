@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +75,10 @@ class MaskPostProcessor(nn.Module):
             result.add_field("mask", mask)
             results.append(result)
         return results
+
+
+def make_roi_mask_post_processor(cfg: Any) -> MaskPostProcessor:
+    """Build the post-processor; MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS pastes the masks into the image."""
+    head = cfg.MODEL.ROI_MASK_HEAD
+    masker = Masker(threshold=head.POSTPROCESS_MASKS_THRESHOLD, padding=1) if head.POSTPROCESS_MASKS else None
+    return MaskPostProcessor(masker)

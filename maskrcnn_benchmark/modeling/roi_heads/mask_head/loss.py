@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn_benchmark import ops
+from maskrcnn_benchmark.modeling.proposals import Proposals
+from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.targets import Targets
 
 
@@ -49,3 +55,50 @@ def mask_loss(logits: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
     if own.numel() == 0:
         return own.sum()  # keeps every parameter in the graph, with gradients of zero
     return F.binary_cross_entropy_with_logits(own, masks)
+
+
+class MaskRCNNLossComputation:
+    """Published face of `mask_targets` and `mask_loss` for heads that work on lists of boxes.
+
+    Args:
+        fg_iou_threshold, bg_iou_threshold: a proposal is matched from the first on.
+        resolution: M, side of a target.
+    """
+
+    def __init__(self, *, fg_iou_threshold: float, bg_iou_threshold: float, resolution: int) -> None:
+        self.fg_iou_threshold = fg_iou_threshold
+        self.bg_iou_threshold = bg_iou_threshold
+        self.resolution = resolution
+
+    def __call__(self, proposals: Sequence[BoxList], mask_logits: Tensor, targets: Sequence[BoxList]) -> Tensor:
+        """Return the mask loss (0-d) over the proposals that match a ground truth.
+
+        Args:
+            proposals: P in all; those without a match do not count.
+            mask_logits: [P, K, M, M] of all images' proposals in order.
+            targets: with fields labels and masks.
+        """
+        packed, truth = Proposals.from_boxlists(proposals), Targets.from_boxlists(targets)
+        matches = ops.match_boxes(
+            packed.boxes,
+            truth.boxes,
+            truth.valid,
+            high=self.fg_iou_threshold,
+            low=self.bg_iou_threshold,
+            allow_low_quality=False,
+        )
+        num_targets = truth.boxes.shape[1]
+        slots = torch.arange(len(matches), device=matches.device)[:, None] * num_targets + matches
+        slots, boxes = slots[packed.valid], packed.boxes[packed.valid]
+        positive = (matches[packed.valid] >= 0).nonzero().squeeze(1)
+        masks = mask_targets(truth, slots[positive], boxes[positive], resolution=self.resolution)
+        return mask_loss(mask_logits[positive], truth.labels.flatten()[slots[positive]], masks)
+
+
+def make_roi_mask_loss_evaluator(cfg: Any) -> MaskRCNNLossComputation:
+    """Build the mask loss that MODEL.ROI_HEADS and MODEL.ROI_MASK_HEAD describe."""
+    return MaskRCNNLossComputation(
+        fg_iou_threshold=cfg.MODEL.ROI_HEADS.FG_IOU_THRESHOLD,
+        bg_iou_threshold=cfg.MODEL.ROI_HEADS.BG_IOU_THRESHOLD,
+        resolution=cfg.MODEL.ROI_MASK_HEAD.RESOLUTION,
+    )

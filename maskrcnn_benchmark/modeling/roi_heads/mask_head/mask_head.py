@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.poolers import boxes_to_rois
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, MaskPostProcessor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import MaskPostProcessor, make_roi_mask_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import mask_loss, mask_targets
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
@@ -71,13 +71,6 @@ class ROIMaskHead(nn.Module):
         boxes = [nn.functional.pad(d.bbox, (1, 0), value=i) for i, d in enumerate(detections)]
         logits = self.predictor(self.feature_extractor(features, torch.cat(boxes)))
         return self.post_processor(logits, detections)
-
-
-def make_roi_mask_post_processor(cfg: Any) -> MaskPostProcessor:
-    """Build the post-processor; MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS pastes the masks into the image."""
-    head = cfg.MODEL.ROI_MASK_HEAD
-    masker = Masker(threshold=head.POSTPROCESS_MASKS_THRESHOLD, padding=1) if head.POSTPROCESS_MASKS else None
-    return MaskPostProcessor(masker)
 
 
 def build_roi_mask_head(cfg: Any, in_channels: int) -> ROIMaskHead:

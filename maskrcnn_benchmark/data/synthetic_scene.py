@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-SHAPE_NAMES = ("circle", "square", "triangle", "star", "ring", "cross")
+SHAPE_NAMES = ("square", "triangle", "ring", "cross")
 
 MIN_SIZE, MAX_SIZE = 11.0, 98.0  # longer side in pixels before rasterising; the drawn mask stays within 10 to 100
 MIN_OBJECTS, MAX_OBJECTS = 3, 10
@@ -72,17 +72,12 @@ def make_scene(rng: np.random.Generator, *, image_size: int = 256) -> Scene:
 def shape_rings(name: str, *, inner_radius: float = 0.55) -> list[np.ndarray]:
     """Outline of a class in the unit disc: rings float64 [V, 2], filled by the even-odd rule.
 
-    `inner_radius` is the hole of a ring and the notch of a star, relative to the outer radius.
+    `inner_radius` is the hole of a ring, relative to the outer radius.
     """
-    if name == "circle":
-        return [_regular(48)]
     if name == "square":
         return [_regular(4)]
     if name == "triangle":
         return [_regular(3)]
-    if name == "star":
-        radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.8 * inner_radius)[:, None]
-        return [_regular(10) * radii]
     if name == "ring":
         return [_regular(48), _regular(48) * inner_radius]
     if name == "cross":
@@ -145,8 +140,7 @@ def _add_crowd(rng: np.random.Generator, canvas: np.ndarray, objects: list[Scene
 def _propose(rng: np.random.Generator, image_size: int, target: SceneObject | None) -> SceneObject:
     """A random object somewhere on the canvas, or across the edge of `target`."""
     label = int(rng.integers(len(SHAPE_NAMES)))
-    # Uniform in the square root: between uniform (few small ones) and log-uniform (few large ones).
-    size = rng.uniform(MIN_SIZE**0.5, MAX_SIZE**0.5) ** 2
+    size = rng.uniform(MIN_SIZE, MAX_SIZE)
     position = rng.uniform(size / 2 + 2, image_size - size / 2 - 2, 2)
     if target is not None:
         ys, xs = np.nonzero(target.full)

@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kOp = "polygon_mask_targets";
 
 void check_dtype(const at::Tensor& tensor, const char* name, at::ScalarType dtype) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, kOp, ": ", name, " must be ", dtype, ", got ", tensor.scalar_type());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, kOp, ": ", name, " must be ",
+                   dtype == at::kLong ? "int64" : "float32", ", got ", tensor.scalar_type());
 }
 
 // offsets: contiguous. They bound every read, so their values are looked at.

@@ -15,10 +15,16 @@ from torch import Tensor
 # Up to this sum of output height and width torch weights the four neighbours at once; above it, one axis at a time.
 _FOUR_POINT_LIMIT = 128
 
+# Asked once: torch.compile cannot trace the question.
+_TORCH_FUSES_PRODUCTS = torch.backends.cpu.get_cpu_capability() != "DEFAULT" or platform.machine() in (
+    "aarch64",
+    "arm64",
+)
+
 
 def torch_fuses_products() -> bool:
     """Whether torch's CPU kernels round a * b + c once, as on every processor with AVX2 or NEON."""
-    return torch.backends.cpu.get_cpu_capability() != "DEFAULT" or platform.machine() in ("aarch64", "arm64")
+    return _TORCH_FUSES_PRODUCTS
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -117,8 +117,9 @@ def _polygon_mask_targets_plain(
     _check_offsets("ring_offsets", ring_starts, coords.shape[0])
     _check_offsets("instance_offsets", instance_starts, len(ring_starts) - 1)
     vertices = coords.cpu().numpy()
-    # The sides of the boxes, at least one pixel; the products below stay in float32.
-    scales = (resolution / (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)).cpu().numpy()
+    # A quotient of tensors: a number divided by a tensor is rounded twice. The products below stay in float32.
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+    scales = (torch.full_like(sides, resolution) / sides).cpu().numpy()
     corners = boxes[:, :2].cpu().numpy()
     targets = np.zeros((len(boxes), resolution, resolution), dtype=np.float32)
     for position, instance in enumerate(instance_indices.tolist()):

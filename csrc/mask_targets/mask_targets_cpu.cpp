@@ -9,7 +9,7 @@ namespace mrcnn::mask_targets {
 namespace {
 
 constexpr int64_t kFine = 5;         // fine points per pixel
-constexpr double kFar = 1 << 28;     // keeps the conversion to an integer defined
+constexpr float kFar = 800000;       // in pixels of the bitmap: vertices beyond are pulled in, and NaN goes to -kFar
 constexpr int64_t kFirstColumn = 2;  // the fine x before the crossing in column 0; that of column n lies kFine * n later
 
 // Where an outline crosses the middles of pixel columns, as bits of a column-major bitmap.
@@ -83,8 +83,8 @@ class Crossings {
 
 // A coordinate of the box's bitmap on the fine grid. The product and the sum are COCO's, in double.
 int64_t to_fine(float coordinate) {
-  const double fine = static_cast<double>(kFine) * static_cast<double>(coordinate) + 0.5;
-  return fine >= -kFar ? static_cast<int64_t>(std::min(fine, kFar)) : static_cast<int64_t>(-kFar);
+  const float near = coordinate >= -kFar ? std::min(coordinate, kFar) : -kFar;
+  return static_cast<int64_t>(static_cast<double>(kFine) * static_cast<double>(near) + 0.5);
 }
 
 // Each bit becomes the parity of all bits up to itself.

@@ -15,6 +15,9 @@ from torch import Tensor
 from maskrcnn_benchmark.ops._checks import check_dtype, check_same_device, check_shape, check_value
 from maskrcnn_benchmark.ops._library import LIB, define_op
 
+# Vertices farther away, in pixels of the target, are pulled in to this; NaN goes to its negative.
+_FAR = 800000
+
 
 def polygon_mask_targets(
     coords: Tensor,  # [V, 2]
@@ -29,7 +32,7 @@ def polygon_mask_targets(
 
     The result equals, bit for bit, pycocotools' decode(merge(frPyObjects(rings, M, M))) of the rings moved by
     (-x1, -y1) and multiplied by M / max(x2 - x1, 1) and M / max(y2 - y1, 1) in float32. Each ring is filled by parity;
-    an instance is the union of its rings.
+    an instance is the union of its rings. Vertices more than 800000 target pixels away are pulled in to that distance.
 
     Args:
         coords: [V, 2] vertices (x, y) in pixels of the image, computed in float32.
@@ -93,6 +96,12 @@ def _check_offsets(name: str, offsets: list[int], length: int) -> None:
     )
 
 
+def _project(ring: np.ndarray, corner: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Vertices [n, 2] of a ring in pixels of the target."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.nan_to_num((ring - corner) * scale, nan=-_FAR, posinf=_FAR, neginf=-_FAR).clip(-_FAR, _FAR)
+
+
 def _fill(rings: list[np.ndarray], resolution: int) -> np.ndarray:
     """Union of the filled rings, [M, M] uint8."""
     # A ring of one or two vertices encloses nothing, and pycocotools would take its four numbers for a box.
@@ -131,7 +140,7 @@ def _polygon_mask_targets_plain(
         if instance < 0:
             continue
         rings = [
-            (vertices[ring_starts[ring] : ring_starts[ring + 1]] - corners[position]) * scales[position]
+            _project(vertices[ring_starts[ring] : ring_starts[ring + 1]], corners[position], scales[position])
             for ring in range(instance_starts[instance], instance_starts[instance + 1])
         ]
         targets[position] = _fill(rings, resolution)

@@ -16,6 +16,11 @@ import yaml
 from maskrcnn_benchmark.apps import start
 from maskrcnn_benchmark.apps.errors import describe, user_errors
 from maskrcnn_benchmark.apps.train import make_parser
+from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from tests.apps.tiny_run import tiny_run
 
 __all__ = ["tiny_run"]  # a fixture
@@ -266,3 +271,19 @@ def test_messages_are_freed_of_their_wrapping():
         "    raise ValueError(text)\nValueError: image 7.jpg is truncated\n"
     )
     assert describe(ValueError(packed)) == "image 7.jpg is truncated"
+
+
+@pytest.mark.parametrize("num_objects", [0, 2])
+def test_every_parameter_takes_part_in_every_step(tiny_run, num_objects):
+    """DistributedDataParallel waits for each gradient, so none may be missing where an image has no objects."""
+    config = start.build_config(make_parser().parse_args(tiny_run.command()), cfg)
+    model = build_detection_model(config).train()
+    target = BoxList(torch.tensor([[5.0, 5.0, 40.0, 40.0], [20.0, 10.0, 60.0, 50.0]])[:num_objects], (64, 64))
+    target.add_field("labels", torch.ones(num_objects, dtype=torch.int64))
+    squares = [[[x, x, x + 30, x, x + 30, x + 30, x, x + 30]] for x in (5.0, 20.0)]
+    target.add_field("masks", SegmentationMask(squares[:num_objects], (64, 64), mode="poly"))
+    losses = model(to_image_list([torch.rand(3, 64, 64)], 32), [target])
+    sum(losses.values()).backward()
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert [name for name, parameter in trainable if parameter.grad is None] == []
+    assert all(torch.isfinite(loss) for loss in losses.values())

@@ -13,19 +13,24 @@ from maskrcnn_benchmark.engine.trainer import do_train
 from tests.engine.stand_ins import RecordingSink, TinyLoader, make_run
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory, repository):
-    """What each of the two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def start(module, num_processes, folder, repository):
+    """Run a module of this folder in several processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.engine.two_processes", str(folder)],
+        [sys.executable, *launcher, "-m", f"tests.engine.{module}", str(folder)],
         cwd=repository,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, repository):
+    """What each of the two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    start("two_processes", 2, folder, repository)
     return [torch.load(folder / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
 
 
@@ -86,3 +91,11 @@ def test_both_stop_when_the_first_has_reached_the_aim(outcomes):
 def test_both_stop_at_a_loss_that_is_not_finite_in_one(outcomes):
     assert outcomes[0]["error"] == outcomes[1]["error"]
     assert "loss_one is nan at iteration 3 (process 1, image ids 1005)" in outcomes[0]["error"]
+
+
+def test_three_processes_resume_bit_for_bit(tmp_path, repository):
+    """From three on, the order in which gradients are summed depends on their place in the buckets."""
+    start("three_processes", 3, tmp_path, repository)
+    weights = torch.load(tmp_path / "weights.pth", weights_only=True)
+    for name, tensor in weights["whole"].items():
+        assert torch.equal(tensor, weights["resumed"][name]), name

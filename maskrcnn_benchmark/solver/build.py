@@ -54,7 +54,14 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.SGD:
     if not groups:
         raise ValueError("no parameter of the model is trainable; lower MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
     fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in model.parameters() if p.requires_grad)
-    return torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, fused=fused)
+    if cfg.SOLVER.MOMENTUM > 0:
+        # The fused kernel makes its buffers from uninitialised memory in its first step, and that stays in them when a
+        # loss scaler has the step skipped (torch 2.13). From zeros the first step gives the same numbers.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def make_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> WarmupMultiStepLR:

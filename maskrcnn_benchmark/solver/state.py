@@ -33,7 +33,8 @@ def load_optimizer_state(
     saved_order = own_order if same_groups else list(parameters)
     saved_ids = [index for group in state["param_groups"] for index in group["params"]]
     position = {id(parameter): index for index, parameter in enumerate(own_order)}
-    per_parameter: dict[int, dict[str, Any]] = {}
+    own = optimizer.state_dict()
+    per_parameter: dict[int, dict[str, Any]] = dict(own["state"])  # kept where the saved state has nothing
     for saved_id, parameter in zip(saved_ids, saved_order, strict=True):
         entry = state["state"].get(saved_id, {})
         for name, value in entry.items():
@@ -41,4 +42,4 @@ def load_optimizer_state(
                 raise ValueError(f"saved {name} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
         if entry:
             per_parameter[position[id(parameter)]] = dict(entry)
-    optimizer.load_state_dict({"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": per_parameter, "param_groups": own["param_groups"]})

@@ -168,6 +168,23 @@ def test_accumulation_from_the_config(tiny_run):
     assert torch.load(tiny_run.output / "model_final.pth", weights_only=True)["scheduler"]["last_epoch"] == 2
 
 
+@pytest.mark.parametrize("flags", [("DTYPE", "bfloat16"), ("DTYPE", "float16"), ("--amp",)])
+def test_half_precision_trains_near_float32(tiny_run, monkeypatch, flags):
+    # Also on processors without such instructions: the network is small enough.
+    monkeypatch.setattr("maskrcnn_benchmark.engine.precision.cpu_is_fast_in", lambda dtype: True)
+    keys = dict([flags]) if flags[0] == "DTYPE" else {}
+    tiny_run.train("--max_steps", "2", *(flags if not keys else ()), keys=keys)
+    half = losses(tiny_run.output / "metrics.jsonl")
+    full_output = tiny_run.folder / "full"
+    tiny_run.train("--max_steps", "2", "--skip-test", keys={"OUTPUT_DIR": full_output})
+    full = losses(full_output / "metrics.jsonl")
+    assert half != full
+    # From the same weights; a few of the sampled proposals differ, so the losses are near, not equal.
+    assert half[1]["loss"] == pytest.approx(full[1]["loss"], rel=0.1)
+    assert half[1]["loss_objectness"] == pytest.approx(full[1]["loss_objectness"], rel=0.01)
+    assert (tiny_run.output / "inference" / "tiny" / "segm.json").exists()
+
+
 def test_a_machine_without_cuda_falls_back_and_says_so(tiny_run, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny_run.train("--max_steps", "1", "--skip-test", keys={"MODEL.DEVICE": None})

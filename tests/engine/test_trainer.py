@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import step_seed
+from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.engine.trainer import do_train
 from tests.engine.stand_ins import RecordingSink, TinyLoader, make_run
 
@@ -269,3 +271,23 @@ def test_the_loss_scale_comes_back(tmp_path):
     precision = Precision("cpu", torch.float16)
     train(tmp_path, 13, precision=precision)
     assert precision.scaler.get_scale() == 8.0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_on_a_gpu_never_waits_for_it(tmp_path, dtype):
+    device = torch.device("cuda")
+    precision = Precision("cuda", dtype, channels_last=True)
+    model = precision.place_model(make_run(tmp_path)[0], device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True)
+    step = TrainStep(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), precision)
+    batches = [(images.to(device), targets.to(device)) for images, targets, _ in TinyLoader(4)]
+    buffer = LossBuffer()
+    step(*batches[0], iteration=1)  # the scaler moves to the device
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for iteration, (images, targets) in enumerate(batches, 2):
+            buffer.append(iteration, step(images, targets, iteration=iteration), (0, 1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(buffer.read()) == 4

@@ -151,3 +151,24 @@ def test_optimizer_of_another_model_is_refused():
     state = torch.optim.SGD(small.parameters(), lr=1.0, momentum=0.9).state_dict()
     with pytest.raises(ValueError, match="2 parameters, this one 6"):
         load_optimizer_state(optimizer, state, list(small.parameters()))
+
+
+def test_a_first_step_that_the_loss_scaler_skips_leaves_no_trace():
+    model, reference = make_model(), make_model()
+    optimizer = make_optimizer(make_cfg(BIAS_LR_FACTOR=1, WEIGHT_DECAY=0.0), model)
+    assert optimizer.defaults["fused"]
+    plain = torch.optim.SGD([p for p in reference.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu")
+    for step in range(3):
+        for net, opt in ((model, optimizer), (reference, plain)):
+            opt.zero_grad()
+            loss = sum(parameter.square().sum() for parameter in net.parameters() if parameter.requires_grad)
+            if net is model:
+                scaler.scale(loss * (float("inf") if step == 0 else 1.0)).backward()
+                scaler.step(opt)
+                scaler.update()
+            elif step > 0:
+                loss.backward()
+                opt.step()
+    for left, right in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)

@@ -17,6 +17,7 @@ from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.distributed import synchronize_buffers
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -91,6 +92,7 @@ def run_tests(
     """
     settings = TestSettings.from_config(cfg)
     model = getattr(model, "module", model)
+    synchronize_buffers(model)
     if data_loaders is None:
         data_loaders = make_data_loader(cfg, is_train=False, is_distributed=distributed)
     results = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -25,11 +26,25 @@ def wrap_model(model: nn.Module, device: torch.device) -> nn.Module:
     wrapped = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=any(isinstance(module, _BatchNorm) for module in model.modules()),
+        broadcast_buffers=_has_running_statistics(model),
         gradient_as_bucket_view=True,
     )
     _fix_bucket_order(wrapped)
     return wrapped
+
+
+def synchronize_buffers(model: nn.Module) -> None:
+    """Give every process the running statistics of the first, which are the ones that a checkpoint holds.
+
+    In training each process updates its own after they were sent round; before an evaluation they must agree.
+    """
+    if get_world_size() > 1 and _has_running_statistics(model):
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def _has_running_statistics(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _fix_bucket_order(wrapped: DistributedDataParallel) -> None:

@@ -63,6 +63,10 @@ def test_predictions_are_joined_without_duplicates(outcomes):
     assert outcomes[1]["predictions"] == {}
 
 
+def test_running_statistics_are_those_of_the_first_process(outcomes):
+    assert [outcome["running_mean"].tolist() for outcome in outcomes] == [[3.0, 3.0]] * 2
+
+
 def test_two_processes_train_as_one_with_the_whole_batch(outcomes, tmp_path):
     alone, rows = train_alone(tmp_path, batch_size=2, length=6)
     for outcome in outcomes:
@@ -93,6 +97,7 @@ def test_both_stop_at_a_loss_that_is_not_finite_in_one(outcomes):
     assert "loss_one is nan at iteration 3 (process 1, image ids 1005)" in outcomes[0]["error"]
 
 
+@pytest.mark.slow
 def test_three_processes_resume_bit_for_bit(tmp_path, repository):
     """From three on, the order in which gradients are summed depends on their place in the buckets."""
     start("three_processes", 3, tmp_path, repository)

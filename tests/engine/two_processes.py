@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from maskrcnn_benchmark.engine.distributed import wrap_model
+from maskrcnn_benchmark.engine.distributed import synchronize_buffers, wrap_model
 from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation
 from maskrcnn_benchmark.engine.inference import gather_predictions
 from maskrcnn_benchmark.engine.trainer import do_train
@@ -35,6 +35,10 @@ def main(folder):
     outcome["mean"] = comm.reduce_dict({"b": torch.tensor(float(rank)), "a": torch.tensor(2.0 * rank)})
     outcome["sum"] = comm.reduce_dict({"b": torch.tensor(float(rank))}, average=False)
     outcome["predictions"] = gather_predictions({0: "a", 4: "b", 2: "c"} if rank == 0 else {1: "d", 2: "c", 3: "e"})
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(rank + 3.0)
+    synchronize_buffers(norm)
+    outcome["running_mean"] = norm.running_mean
 
     # Each process sees every other batch of one image.
     loader = TinyLoader(6, batch_size=1, size=24, offset=rank, stride=2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.ops import roi_align, roi_levels
-from maskrcnn_benchmark.ops.roi_align import roi_align_backward_reference, roi_align_reference
+from maskrcnn_benchmark.ops._roi_align_plain import roi_align_backward_reference, roi_align_reference
 from tests.ops.inputs import PYRAMID, ROI_CASES, ROI_CASES_ALL, RoiCase
 
 

@@ -163,10 +163,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", default="datasets/shapes", help="folder of the generated data sets")
     parser.add_argument("--num-images", type=int, default=100)
+    parser.add_argument("--image-size", type=int, default=224, help="side of a picture, as in the demo's config")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="benchmarks/results/demo_baseline.json")
     args = parser.parse_args()
-    data = ensure_shapes_dataset(args.data_dir, split="val", num_images=args.num_images, seed=args.seed)
+    data = ensure_shapes_dataset(
+        args.data_dir, split="val", num_images=args.num_images, seed=args.seed, image_size=args.image_size
+    )
     start = time.process_time()
     figures = run(*data)
     report = {

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-SHAPE_NAMES = ("square", "triangle", "ring", "cross")
+SHAPE_NAMES = ("square", "triangle", "ring", "cross", "star")
 
 MIN_SIZE, MAX_SIZE = 11.0, 98.0  # longer side in pixels before rasterising; the drawn mask stays within 10 to 100
 MIN_OBJECTS, MAX_OBJECTS = 3, 10
 HIDDEN_RANGE = (0.2, 0.6)  # hidden part of an object that counts as occluded
 FREE_HIDDEN = 0.1  # other objects lose at most this much
-OCCLUDER_SHARE = 0.35  # a little above one third, because some occluders find no place
+OCCLUDER_SHARE = 0.35  # above one third, because some occluders find no place
 EMPTY_SHARE, CROWD_SHARE = 0.03, 0.05  # shares of the images
 MIN_VISIBLE_AREA = 24
-_MIN_CONTRAST = 45.0  # mean BGR distance between an object and what lies under it
+_MIN_CONTRAST = 55.0  # mean BGR distance between an object and what lies under it
 _SUBPIXEL_BITS = 4
 
 
@@ -72,7 +72,7 @@ def make_scene(rng: np.random.Generator, *, image_size: int = 256) -> Scene:
 def shape_rings(name: str, *, inner_radius: float = 0.55) -> list[np.ndarray]:
     """Outline of a class in the unit disc: rings float64 [V, 2], filled by the even-odd rule.
 
-    `inner_radius` is the hole of a ring, relative to the outer radius.
+    `inner_radius` is the hole of a ring and the notch of a star, relative to the outer radius.
     """
     if name == "square":
         return [_regular(4)]
@@ -80,6 +80,9 @@ def shape_rings(name: str, *, inner_radius: float = 0.55) -> list[np.ndarray]:
         return [_regular(3)]
     if name == "ring":
         return [_regular(48), _regular(48) * inner_radius]
+    if name == "star":
+        radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.8 * inner_radius)[:, None]
+        return [_regular(10) * radii]
     if name == "cross":
         w = 0.3
         x = np.array([w, w, 1, 1, w, w, -w, -w, -1, -1, -w, -w])
@@ -93,10 +96,10 @@ def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
     canvas = _gradient(rng, image_size)
     for cells in (4, 9, 20, 45, 100):
         noise = rng.normal(0.0, 1.0, (cells, cells, 3)).astype(np.float32)
-        canvas += rng.uniform(3.0, 26.0) * cv2.resize(noise, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
+        canvas += rng.uniform(3.0, 18.0) * cv2.resize(noise, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
         canvas += (_stripes(rng, image_size) - 0.5)[..., None] * rng.uniform(-60, 60, 3).astype(np.float32)
-    for _ in range(rng.integers(2, 14)):
+    for _ in range(rng.integers(4, 18)):
         points = rng.uniform(0, image_size, (rng.integers(2, 5), 2)).astype(np.int32)
         colour = rng.uniform(0, 255, 3).tolist()
         cv2.polylines(canvas, [points], bool(rng.random() < 0.2), colour, int(rng.integers(1, 4)), cv2.LINE_AA)
@@ -114,9 +117,11 @@ def _add_objects(rng: np.random.Generator, canvas: np.ndarray, objects: list[Sce
         # Occluders come last on average, when there is something to hide; the first object never hides another.
         wanted = OCCLUDER_SHARE * count / max(count - 1, 1)
         target = targets[rng.integers(len(targets))] if targets and rng.random() < wanted else None
+        # Little hidden is more frequent than much, as in photographs.
+        most_hidden = rng.uniform(HIDDEN_RANGE[0] ** 0.5, HIDDEN_RANGE[1] ** 0.5) ** 2
         for _ in range(40):
             candidate = _propose(rng, canvas.shape[0], target)
-            if _fits(candidate.full, placed, target):
+            if _fits(candidate.full, placed, target, most_hidden):
                 _paint_object(rng, canvas, candidate, objects + placed)
                 placed.append(candidate)
                 break
@@ -140,7 +145,7 @@ def _add_crowd(rng: np.random.Generator, canvas: np.ndarray, objects: list[Scene
 def _propose(rng: np.random.Generator, image_size: int, target: SceneObject | None) -> SceneObject:
     """A random object somewhere on the canvas, or across the edge of `target`."""
     label = int(rng.integers(len(SHAPE_NAMES)))
-    size = rng.uniform(MIN_SIZE, MAX_SIZE)
+    size = MIN_SIZE + (MAX_SIZE - MIN_SIZE) * rng.random() ** 0.55
     position = rng.uniform(size / 2 + 2, image_size - size / 2 - 2, 2)
     if target is not None:
         ys, xs = np.nonzero(target.full)
@@ -153,15 +158,15 @@ def _propose(rng: np.random.Generator, image_size: int, target: SceneObject | No
     return SceneObject(label, mask, mask.copy())
 
 
-def _fits(mask: np.ndarray, placed: list[SceneObject], target: SceneObject | None) -> bool:
-    """Whether painting `mask` leaves `target` 20 to 60 % hidden and every other object in its present state."""
+def _fits(mask: np.ndarray, placed: list[SceneObject], target: SceneObject | None, most_hidden: float) -> bool:
+    """Whether painting `mask` hides 20 % to `most_hidden` of `target` and leaves every other object in its state."""
     for other in placed:
         left = int(np.count_nonzero(other.visible & ~mask))
         hidden = 1.0 - left / int(np.count_nonzero(other.full))
         if left < MIN_VISIBLE_AREA:
             return False
         occluded = other is target or other.hidden_fraction >= HIDDEN_RANGE[0]
-        if occluded and not HIDDEN_RANGE[0] <= hidden <= HIDDEN_RANGE[1]:
+        if occluded and not HIDDEN_RANGE[0] <= hidden <= (most_hidden if other is target else HIDDEN_RANGE[1]):
             return False
         if not occluded and hidden > FREE_HIDDEN:
             return False
@@ -204,7 +209,7 @@ def _fill(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray) -> Non
 
 def _paint(rng: np.random.Generator, side: int) -> np.ndarray:
     """A square of one of four paints, float32 [side, side, 3]: plain, gradient, stripes, coloured noise."""
-    kind = rng.integers(4)
+    kind = rng.choice(4, p=(0.2, 0.25, 0.35, 0.2))
     if kind == 0:
         return np.broadcast_to(rng.uniform(0, 255, 3).astype(np.float32), (side, side, 3))
     if kind == 1:

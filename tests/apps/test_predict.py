@@ -24,6 +24,7 @@ from maskrcnn_benchmark.apps.predict import COCODemo, Predictor, newest_checkpoi
 from maskrcnn_benchmark.apps.predict_files import find_images, main, make_parser, predict_files, read_upright
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config import CfgNode, cfg
+from maskrcnn_benchmark.data.synthetic_scene import SHAPE_NAMES
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -193,8 +194,9 @@ def run_folder(demo_config: CfgNode, tmp_path_factory: pytest.TempPathFactory) -
     torch.manual_seed(0)
     model = build_detection_model(demo_config)
     DetectronCheckpointer(demo_config, model, save_dir=str(folder), save_to_disk=True).save("model_final")
-    names = ["circle", "square", "triangle", "star", "ring", "cross"]
-    dataset = SimpleNamespace(categories=names, contiguous_category_id_to_json_id={i: i for i in range(1, 7)})
+    names = list(SHAPE_NAMES)
+    numbers = {i: i for i in range(1, len(names) + 1)}
+    dataset = SimpleNamespace(categories=names, contiguous_category_id_to_json_id=numbers)
     save_categories(folder, dataset)
     return folder
 
@@ -204,7 +206,7 @@ def test_predictor_from_a_run(run_folder: Path, image: np.ndarray) -> None:
     again = Predictor.from_checkpoint(run_folder / "model_final.pth", device="cpu", confidence_threshold=0.0)
     prediction = predictor(image)
     assert prediction.size == (200, 120)
-    assert predictor.name_of(1) == "circle"
+    assert predictor.name_of(1) == SHAPE_NAMES[0]
     torch.testing.assert_close(again(image).bbox, prediction.bbox)
     assert predictor.draw(image, prediction).shape == image.shape
 

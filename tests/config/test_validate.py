@@ -39,7 +39,7 @@ def test_the_published_job_is_sound(cfg, world_size):
         ({"SOLVER.MAX_ITER": 0}, 1, "SOLVER.MAX_ITER must be at least 1, but is 0"),
         ({"SOLVER.BASE_LR": 0.0}, 1, "SOLVER.BASE_LR must be above 0"),
         ({"SOLVER.WARMUP_METHOD": "cosine"}, 1, "one of constant, linear, mlperf_linear, but is 'cosine'"),
-        ({"DTYPE": "half"}, 1, "DTYPE must be one of float32, float16, bfloat16, but is 'half'"),
+        ({"DTYPE": "half"}, 1, "DTYPE must be one of float32, float16, bfloat16, tf32, but is 'half'"),
         ({"MODEL.DEVICE": "gpu"}, 1, "MODEL.DEVICE must be a device"),
         ({"MODEL.META_ARCHITECTURE": "YOLO"}, 1, "MODEL.META_ARCHITECTURE"),
         ({"MODEL.ROI_BOX_HEAD.NUM_CLASSES": 1}, 1, "NUM_CLASSES must be at least 2"),

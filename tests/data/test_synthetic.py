@@ -41,7 +41,7 @@ def test_counts_sizes_and_hidden_parts(scenes: list[Scene]) -> None:
     sizes = np.array([max(np.ptp(np.nonzero(obj.full), axis=1) + 1) for obj in objects])
     assert sizes.min() >= 10
     assert sizes.max() <= 100
-    assert (sizes < 25).mean() > 0.1
+    assert (sizes < 32).mean() > 0.05
     assert (sizes > 70).mean() > 0.1
     hidden = np.array([1 - obj.visible.sum() / obj.full.sum() for obj in objects])
     occluded = (hidden >= 0.2) & (hidden <= 0.6)

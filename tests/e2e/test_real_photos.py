@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,8 +54,24 @@ def kill_after_checkpoint(process, output_dir, iteration, timeout=600):
             break
         time.sleep(0.2)
     assert process.poll() is None, (output_dir / "out.txt").read_text()[-3000:]
-    os.killpg(process.pid, signal.SIGKILL)
+    # the launcher gives each worker a session of its own, so a signal to its group would leave them running
+    for pid in processes_that_name(output_dir):
+        os.kill(pid, signal.SIGKILL)
     process.wait()
+    assert processes_that_name(output_dir) == []
+
+
+def processes_that_name(folder):
+    """Numbers of the living processes with this folder on their command line (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if str(folder).encode() in words:
+            found.append(int(entry.parent.name))
+    return found
 
 
 def logged_rows(path):

@@ -58,6 +58,8 @@ def kill_after_checkpoint(process, output_dir, iteration, timeout=600):
     for pid in processes_that_name(output_dir):
         os.kill(pid, signal.SIGKILL)
     process.wait()
+    while processes_that_name(output_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert processes_that_name(output_dir) == []
 
 

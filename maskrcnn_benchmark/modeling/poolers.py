@@ -18,6 +18,11 @@ def boxes_to_rois(boxes: Tensor, valid: Tensor) -> Tensor:
     return torch.cat((index[..., None], boxes), dim=-1).flatten(0, 1)
 
 
+def boxlists_to_rois(boxlists: Sequence[BoxList]) -> Tensor:
+    """Concatenate the boxes of one BoxList an image to rois [R, 5]."""
+    return torch.cat([nn.functional.pad(b.bbox, (1, 0), value=i) for i, b in enumerate(boxlists)])
+
+
 class Pooler(nn.Module):
     """ROIAlign over all levels of a pyramid in one call; the level follows from the box's area.
 
@@ -43,7 +48,7 @@ class Pooler(nn.Module):
             boxes: rois [R, 5] (batch index, x1, y1, x2, y2), or one BoxList an image.
         """
         if not isinstance(boxes, Tensor):
-            boxes = torch.cat([nn.functional.pad(b.bbox, (1, 0), value=i) for i, b in enumerate(boxes)])
+            boxes = boxlists_to_rois(boxes)
         return ops.roi_align(
             features[: len(self.scales)],
             boxes,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.poolers import boxes_to_rois
+from maskrcnn_benchmark.modeling.poolers import boxes_to_rois, boxlists_to_rois
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import MaskPostProcessor, make_roi_mask_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import mask_loss, mask_targets
@@ -68,8 +67,7 @@ class ROIMaskHead(nn.Module):
 
     def add_masks(self, features: Sequence[Tensor], detections: Sequence[BoxList]) -> list[BoxList]:
         """Return the detections with field mask."""
-        boxes = [nn.functional.pad(d.bbox, (1, 0), value=i) for i, d in enumerate(detections)]
-        logits = self.predictor(self.feature_extractor(features, torch.cat(boxes)))
+        logits = self.predictor(self.feature_extractor(features, boxlists_to_rois(detections)))
         return self.post_processor(logits, detections)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,9 +38,8 @@ class BoxCoder:
         """Return codes [..., 4] that move proposals [..., 4] onto reference_boxes [..., 4]."""
         centres, sizes = _centres_and_sizes(proposals, self.offset)
         target_centres, target_sizes = _centres_and_sizes(reference_boxes, self.offset)
-        weights = reference_boxes.new_tensor(self.weights)
         shift = (target_centres - centres) / sizes
-        return weights * torch.cat((shift, torch.log(target_sizes / sizes)), dim=-1)
+        return self._weighted(torch.cat((shift, torch.log(target_sizes / sizes)), dim=-1), torch.mul)
 
     def decode(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Return boxes [..., 4 * c] from codes [..., 4 * c], c of them for each of boxes [..., 4].
@@ -48,11 +47,18 @@ class BoxCoder:
         The computation runs in the dtype of boxes.
         """
         centres, sizes = _centres_and_sizes(boxes.unsqueeze(-2), self.offset)
-        codes = rel_codes.to(boxes.dtype).unflatten(-1, (-1, 4)) / boxes.new_tensor(self.weights)
+        codes = self._weighted(rel_codes.to(boxes.dtype).unflatten(-1, (-1, 4)), torch.div)
         new_centres = codes[..., :2] * sizes + centres
         half_sizes = 0.5 * torch.exp(codes[..., 2:].clamp(max=self.bbox_xform_clip)) * sizes
         # x2 = centre + width / 2 - 1: the legacy convention counts both borders as inside
         return torch.cat((new_centres - half_sizes, new_centres + half_sizes - self.offset), dim=-1).flatten(-2)
+
+    def _weighted(self, codes: Tensor, operation: Callable[[Tensor, float], Tensor]) -> Tensor:
+        """Return codes [..., 4] multiplied or divided by the weights, which stay numbers: no copy to the device."""
+        if self.weights == (1, 1, 1, 1):
+            return codes
+        columns = zip(codes.unbind(-1), self.weights, strict=True)
+        return torch.stack([operation(column, weight) for column, weight in columns], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor, *, offset: int = 1) -> Tensor:

@@ -15,19 +15,27 @@ class ImageList:
     Args:
         tensors: [N, C, H, W] images, each in the top left corner, zeros beside and below it.
         image_sizes: N pairs (height, width) in pixels.
+        sizes: the same as a tensor; made here unless given.
+
+    Attributes:
+        sizes: int64 [N, 2], the image sizes on the device of ``tensors``. They travel with the batch, because a tensor
+            made of host numbers in the middle of a step would make the host wait for the device.
     """
 
-    def __init__(self, tensors: Tensor, image_sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, tensors: Tensor, image_sizes: Sequence[tuple[int, int]], sizes: Tensor | None = None) -> None:
         self.tensors = tensors
         self.image_sizes = image_sizes
+        if sizes is None:
+            sizes = torch.tensor([tuple(size) for size in image_sizes], dtype=torch.int64).reshape(-1, 2)
+        self.sizes = sizes.to(tensors.device, non_blocking=True)
 
     def to(self, *args: Any, **kwargs: Any) -> ImageList:
-        """Return the batch with ``tensors.to(...)``."""
-        return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes)
+        """Return the batch with ``tensors.to(...)``; the sizes follow to its device."""
+        return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes, self.sizes)
 
     def pin_memory(self) -> ImageList:
         """Return the batch in page-locked memory, from which copies to a GPU overlap with work."""
-        return ImageList(self.tensors.pin_memory(), self.image_sizes)
+        return ImageList(self.tensors.pin_memory(), self.image_sizes, self.sizes.pin_memory())
 
     def __len__(self) -> int:
         return len(self.image_sizes)

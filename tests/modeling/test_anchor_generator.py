@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -40,3 +42,56 @@ def test_visibility(threshold, expected):
 def test_sizes_and_strides_must_pair_up():
     with pytest.raises(ValueError, match=r"ANCHOR_SIZES has 2 entries and ANCHOR_STRIDE has 3"):
         AnchorGenerator((32, 64), (1.0,), (4, 8, 16))
+
+
+def small_generator():
+    return AnchorGenerator(sizes=(8, 16), anchor_strides=(4, 8), aspect_ratios=(1.0, 2.0))
+
+
+def maps(height, width):
+    return [torch.zeros(1, 1, height, width), torch.zeros(1, 1, -(-height // 2), -(-width // 2))]
+
+
+def test_anchors_are_computed_once_for_a_shape(monkeypatch):
+    generator = small_generator()
+    calls = []
+    original = generator.grid_anchors
+    monkeypatch.setattr(generator, "grid_anchors", lambda sizes: calls.append(sizes) or original(sizes))
+    features = maps(3, 5)
+    first, second = generator(features), generator(features)
+    assert len(calls) == 1
+    for level, again, expected in zip(first, second, original([(3, 5), (2, 3)]), strict=True):
+        assert torch.equal(level, expected)
+        assert again.data_ptr() == level.data_ptr()
+    generator(maps(5, 3))
+    generator(features)
+    assert calls == [[(3, 5), (2, 3)], [(5, 3), (3, 2)]]
+    generator.double()
+    assert generator(features)[0].dtype == torch.float64
+
+
+def test_kept_anchors_are_few_and_follow_the_weights():
+    generator = small_generator()
+    for height in range(1, 40):
+        generator(maps(height, 3))
+    assert len(generator._cache) == 16
+    state = generator.state_dict()
+    before = generator(maps(39, 3))[0]
+    generator.load_state_dict({name: 2 * cell for name, cell in state.items()})
+    after = generator(maps(39, 3))[0]
+    assert torch.equal(after[0], 2 * before[0])
+
+
+def test_anchors_of_an_evaluation_serve_training():
+    generator = small_generator()
+    with torch.inference_mode():
+        anchors = generator.concatenated(maps(3, 5))
+    assert not anchors.is_inference()
+    assert generator.concatenated(maps(3, 5)) is anchors
+
+
+def test_a_generator_can_be_pickled():
+    generator = small_generator()
+    generator(maps(3, 5))
+    copied = pickle.loads(pickle.dumps(generator))
+    assert torch.equal(copied.concatenated(maps(3, 5)), generator.concatenated(maps(3, 5)))

@@ -35,7 +35,7 @@ def test_post_processor(parts):
     with torch.no_grad():
         outputs = head.predictor(head.feature_extractor(features, boxlists))
         found = make_roi_box_post_processor(make_cfg(**EVERYTHING))(outputs, boxlists)
-        expected = head.detect(features, proposals, images.image_sizes).to_boxlists(images.image_sizes)
+        expected = head.detect(features, proposals, images.sizes).to_boxlists(images.image_sizes)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.bbox, other.bbox)
         torch.testing.assert_close(one.get_field("scores"), other.get_field("scores"))

@@ -43,6 +43,28 @@ def test_an_image_list_stays():
     assert half.image_sizes == [(5, 9)]
 
 
+def test_sizes_travel_as_a_tensor():
+    batch = to_image_list(images((5, 9), (7, 4)))
+    assert batch.sizes.dtype == torch.int64
+    assert batch.sizes.tolist() == [[5, 9], [7, 4]]
+    assert batch.to(torch.float16).sizes is batch.sizes
+    moved = batch.to("meta", torch.float16, non_blocking=True)
+    assert (moved.sizes.device.type, moved.sizes.dtype) == ("meta", torch.int64)
+    assert moved.image_sizes == [(5, 9), (7, 4)]
+    assert ImageList(torch.zeros(0, 3, 4, 4), []).sizes.shape == (0, 2)
+
+
+@pytest.mark.gpu
+def test_sizes_go_to_the_gpu_and_are_pinned():
+    batch = to_image_list(images((5, 9), (7, 4)))
+    pinned = batch.pin_memory()
+    assert pinned.tensors.is_pinned()
+    assert pinned.sizes.is_pinned()
+    moved = pinned.to("cuda", non_blocking=True)
+    assert moved.sizes.device == moved.tensors.device
+    assert moved.sizes.tolist() == [[5, 9], [7, 4]]
+
+
 @pytest.mark.parametrize("given", ["image", 3, [[1, 2]], [torch.zeros(3, 3)], torch.zeros(2, 2)])
 def test_what_is_no_image(given):
     with pytest.raises(TypeError, match=r"expected images \[C, H, W\]"):

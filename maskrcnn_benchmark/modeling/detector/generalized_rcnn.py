@@ -69,4 +69,4 @@ class GeneralizedRCNN(nn.Module):
             return losses
         if self.roi_heads is None:
             return proposals.to_boxlists(images.image_sizes)
-        return self.roi_heads.detect(features, proposals, images.image_sizes)
+        return self.roi_heads.detect(features, proposals, images)

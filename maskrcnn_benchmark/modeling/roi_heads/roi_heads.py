@@ -11,6 +11,7 @@ from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.modeling.roi_heads.box_head.box_head import ROIBoxHead, build_roi_box_head
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.mask_head import ROIMaskHead, build_roi_mask_head
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.structures.targets import Targets
 
 
@@ -37,11 +38,9 @@ class CombinedROIHeads(nn.Module):
             losses |= self.mask.losses(features, regions, targets)
         return losses
 
-    def detect(
-        self, features: Sequence[Tensor], proposals: Proposals, image_sizes: list[tuple[int, int]]
-    ) -> list[BoxList]:
-        """Return the detections of each image (height, width)."""
-        detections = self.box.detect(features, proposals, image_sizes).to_boxlists(image_sizes)
+    def detect(self, features: Sequence[Tensor], proposals: Proposals, images: ImageList) -> list[BoxList]:
+        """Return the detections of each image; of the images only their sizes are used."""
+        detections = self.box.detect(features, proposals, images.sizes).to_boxlists(images.image_sizes)
         return self.mask.add_masks(features, detections) if self.has_mask else detections
 
 

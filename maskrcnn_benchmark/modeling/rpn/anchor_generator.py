@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling.utils import cat
+
+_MAX_CACHED = 16  # 4 MiB each for 800x1344 pixels; shape buckets need one each
 
 
 def generate_anchors(
@@ -86,6 +91,8 @@ class AnchorGenerator(nn.Module):
             for stride, size in zip(anchor_strides, sizes, strict=True)
         ]
         self.cell_anchors = BufferList(cells)
+        self._cache: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
+        self.register_load_state_dict_post_hook(_forget_anchors)
 
     def num_anchors_per_location(self) -> list[int]:
         """Return the number of anchors of a location, for each level."""
@@ -104,7 +111,31 @@ class AnchorGenerator(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return anchors [A_l, 4] for each feature map [N, C, H_l, W_l]; they are the same for every image."""
-        return self.grid_anchors([feature.shape[-2:] for feature in features])
+        return list(self.split(self.concatenated(features), features))
+
+    def concatenated(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the anchors [A, 4] of all feature maps, one after the other, computed once for a shape and device."""
+        grid_sizes = [tuple(feature.shape[-2:]) for feature in features]
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # sizes may be symbols, tensors only stand-ins
+            return cat(self.grid_anchors(grid_sizes))
+        cell = self.cell_anchors[0]
+        key = (*grid_sizes, cell.device, cell.dtype)
+        if key not in self._cache:
+            # not inference tensors, even if an evaluation comes first: training saves them for its backward pass
+            with torch.inference_mode(False), torch.no_grad():
+                anchors = cat(self.grid_anchors(grid_sizes))
+            if type(anchors) is not Tensor:  # a fake one, of somebody's trace
+                return anchors
+            self._cache[key] = anchors
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def split(self, rows: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Cut rows [A, ...] of all feature maps into those of each one."""
+        counts = self.num_anchors_per_location()
+        return rows.split([f.shape[-2] * f.shape[-1] * count for f, count in zip(features, counts, strict=True)])
 
     def visible(self, anchors: Tensor, image_sizes: Tensor) -> Tensor:
         """Return [N, A] bool: the anchor [A, 4] lies inside the image (height, width) [N, 2] up to straddle_thresh."""
@@ -114,6 +145,11 @@ class AnchorGenerator(nn.Module):
         height, width = image_sizes.to(anchors.dtype).unsqueeze(-1).unbind(1)
         x1, y1, x2, y2 = anchors.unbind(1)
         return (x1 >= -margin) & (y1 >= -margin) & (x2 < width + margin) & (y2 < height + margin)
+
+
+def _forget_anchors(generator: AnchorGenerator, _: Any) -> None:
+    """Runs after a state dict was loaded, which may hold other anchors of a location."""
+    generator._cache.clear()
 
 
 def make_anchor_generator(cfg: Any) -> AnchorGenerator:

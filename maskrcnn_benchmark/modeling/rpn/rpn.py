@@ -147,16 +147,14 @@ class RPNModule(nn.Module):
         logits, deltas = self.head(features)
         logits = [_flatten_map(level, 1).squeeze(-1) for level in logits]
         deltas = [_flatten_map(level, 4) for level in deltas]
-        anchors = self.anchor_generator(features)
-        image_sizes = torch.as_tensor(images.image_sizes, device=logits[0].device)
+        all_anchors = self.anchor_generator.concatenated(features)
         losses = {}
         if self.training:
-            all_anchors = cat(anchors)
             losses["loss_objectness"], losses["loss_rpn_box_reg"] = rpn_losses(
                 cat(logits, dim=1),
                 cat(deltas, dim=1),
                 all_anchors,
-                self.anchor_generator.visible(all_anchors, image_sizes),
+                self.anchor_generator.visible(all_anchors, images.sizes),
                 targets,
                 box_coder=self.box_coder,
                 **self.loss_settings,
@@ -166,8 +164,8 @@ class RPNModule(nn.Module):
             proposals = select_proposals(
                 logits,
                 deltas,
-                anchors,
-                image_sizes,
+                self.anchor_generator.split(all_anchors, features),
+                images.sizes,
                 box_coder=self.box_coder,
                 nms_thresh=self.nms_thresh,
                 min_size=self.min_size,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder
@@ -89,13 +88,10 @@ class ROIBoxHead(nn.Module):
         classification_loss, box_loss = box_head_losses(logits, deltas, regions)
         return regions, {"loss_classifier": classification_loss, "loss_box_reg": box_loss}
 
-    def detect(
-        self, features: Sequence[Tensor], proposals: Proposals, image_sizes: list[tuple[int, int]]
-    ) -> Detections:
-        """Return the detections of each image (height, width)."""
+    def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
+        """Return the detections of each image; image_sizes [N, 2] (height, width)."""
         logits, deltas = self._predict(features, proposals.boxes, proposals.valid)
-        sizes = torch.as_tensor(image_sizes, device=logits.device)
-        return select_detections(logits, deltas, proposals, sizes, box_coder=self.box_coder, **self.selection)
+        return select_detections(logits, deltas, proposals, image_sizes, box_coder=self.box_coder, **self.selection)
 
 
 def build_roi_box_head(cfg: Any, in_channels: int) -> ROIBoxHead:

@@ -109,6 +109,8 @@ _C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
 _C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD = 0.5
 _C.MODEL.ROI_MASK_HEAD.DILATION = 1
 _C.MODEL.ROI_MASK_HEAD.USE_GN = False
+# Training computes as many regions as an image can have positives, empty or not, instead of waiting for their number.
+_C.MODEL.ROI_MASK_HEAD.FIXED_SLOTS = False
 
 _C.MODEL.RESNETS = CfgNode()
 _C.MODEL.RESNETS.NUM_GROUPS = 1

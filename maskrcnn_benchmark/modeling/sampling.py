@@ -17,7 +17,7 @@ def sample_slots(labels: Tensor, *, num_samples: int, positive_fraction: float) 
         positive_fraction: largest share of positives.
 
     Returns:
-        indices: [N, S] into the candidates, S = min(S', P).
+        indices: [N, S] into the candidates, S = min(S', P); of each image the positives first.
         valid: [N, S] bool; False marks an empty slot.
     """
     num_slots = min(num_samples, labels.shape[1])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn_benchmark import ops
+from maskrcnn_benchmark.modeling.poolers import boxes_to_rois
 from maskrcnn_benchmark.modeling.proposals import Proposals
+from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.targets import Targets
 
@@ -20,7 +22,7 @@ def mask_targets(targets: Targets, instances: Tensor, boxes: Tensor, *, resoluti
 
     Args:
         targets: with polygons.
-        instances: [P] int64, slot n * G + g of the matched ground truth.
+        instances: [P] int64, slot n * G + g of the matched ground truth; negative: a target of zeros.
         boxes: [P, 4] regions.
         resolution: M, side of a target.
 
@@ -43,18 +45,57 @@ def mask_targets(targets: Targets, instances: Tensor, boxes: Tensor, *, resoluti
     )
 
 
-def mask_loss(logits: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+class MaskRegions(NamedTuple):
+    """The regions whose masks are trained."""
+
+    rois: Tensor  # [P, 5] image index, -1 for an empty slot, and box
+    labels: Tensor  # [P] int64 class
+    instances: Tensor  # [P] int64 slot n * G + g of the matched ground truth, -1 for an empty slot
+
+    @property
+    def valid(self) -> Tensor:
+        """[P] bool: which slots hold a region."""
+        return self.instances >= 0
+
+
+def positive_regions(regions: SampledRegions, *, num_targets: int, num_slots: int | None) -> MaskRegions:
+    """Choose the regions that hold an object.
+
+    Args:
+        regions: sampled, [N, S].
+        num_targets: G.
+        num_slots: None gives the P positives alone, whose number the host has to wait for. A number of slots for each
+            image, no smaller than that of its positives, gives P = N * min(num_slots, S), and nobody waits.
+    """
+    positive = (regions.labels > 0) & regions.valid
+    first = num_targets * torch.arange(len(positive), device=positive.device)[:, None]
+    instances = torch.where(positive, first + regions.matches, -1)
+    if num_slots is not None:  # the sampler puts the positives of an image first
+        part = (slice(None), slice(num_slots))
+        rois = boxes_to_rois(regions.boxes[part], positive[part])
+        return MaskRegions(rois, regions.labels[part].flatten(), instances[part].flatten())
+    index = positive.flatten().nonzero().squeeze(1)
+    rois = boxes_to_rois(regions.boxes, positive)[index]
+    return MaskRegions(rois, regions.labels.flatten()[index], instances.flatten()[index])
+
+
+def mask_loss(logits: Tensor, labels: Tensor, masks: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the mean binary cross-entropy (0-d) over the pixels of the true classes' masks; 0 without regions.
 
     Args:
         logits: [P, K, M, M].
         labels: [P] int64 true classes.
         masks: [P, M, M] targets.
+        valid: [P] bool; the other regions do not count. None: all count.
     """
     own = logits.gather(1, labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])).squeeze(1).float()
     if own.numel() == 0:
         return own.sum()  # keeps every parameter in the graph, with gradients of zero
-    return F.binary_cross_entropy_with_logits(own, masks)
+    if valid is None:
+        return F.binary_cross_entropy_with_logits(own, masks)
+    losses = F.binary_cross_entropy_with_logits(own, masks, reduction="none")
+    num_pixels = valid.sum() * masks.shape[1:].numel()
+    return torch.where(valid[:, None, None], losses, 0.0).sum() / num_pixels.clamp(min=1)
 
 
 class MaskRCNNLossComputation:

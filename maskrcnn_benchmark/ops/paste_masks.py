@@ -32,7 +32,10 @@ def paste_masks(
 
     The mask gets a border of ``padding`` zeros, the box grows by the same ratio about its centre and is truncated to
     integers; the mask is resized to it bilinearly (align_corners=False). Values equal those of torch's interpolate on
-    the CPU to the bit, on every device. Parts outside the image are cut off; a box with x2 < x1 pastes nothing.
+    the CPU to the bit. Parts outside the image are cut off; a box with x2 < x1 pastes nothing.
+
+    The work is done on the CPU wherever the masks lie: from another device they are copied, small as they are, and the
+    result is copied back. Whoever needs run lengths takes ``paste_masks_rle``, which copies no image.
 
     Args:
         masks: [R, M, M] probabilities, any float type (computed in float32).
@@ -42,14 +45,16 @@ def paste_masks(
         padding: border in pixels of the mask.
 
     Returns:
-        [R, h, w] bool; with a negative threshold uint8, the probabilities times 255. It carries no gradient.
+        [R, h, w] bool on the device of the masks; with a negative threshold uint8, the probabilities times 255. It
+        carries no gradient.
 
     Raises:
-        ValueError: on shapes that do not fit, or sizes that are not positive.
+        ValueError: on shapes that do not fit, sizes that are not positive, or masks and boxes on different devices.
     """
     padded, frames = _prepare(masks, boxes, padding)
     height, width = image_size
-    return torch.ops.mrcnn.paste_masks(padded, frames, height, width, threshold, torch_fuses_products())
+    images = torch.ops.mrcnn.paste_masks(padded, frames, height, width, threshold, torch_fuses_products())
+    return images.to(masks.device)
 
 
 def paste_masks_rle(
@@ -70,24 +75,26 @@ def paste_masks_rle(
         One ``{"size": [h, w], "counts": bytes}`` a mask, equal to pycocotools' encode of what ``paste_masks`` returns.
 
     Raises:
-        ValueError: on shapes that do not fit, sizes that are not positive, or a negative threshold.
+        ValueError: on shapes that do not fit, sizes that are not positive, a negative threshold, or masks and boxes on
+            different devices.
     """
     padded, frames = _prepare(masks, boxes, padding)
     height, width = image_size
     data, offsets = torch.ops.mrcnn.paste_masks_rle(padded, frames, height, width, threshold, torch_fuses_products())
-    text, ends = data.cpu().numpy().tobytes(), offsets.tolist()
+    text, ends = data.numpy().tobytes(), offsets.tolist()
     return [{"size": [height, width], "counts": text[start:end]} for start, end in pairwise(ends)]
 
 
 def _prepare(masks: Tensor, boxes: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-    """Masks with their border [R, S, S], and the integer frames [R, 4] int64 (x1, y1, x2, y2) that they fill."""
+    """Masks with their border [R, S, S], and the integer frames [R, 4] int64 (x1, y1, x2, y2) they fill, on the CPU."""
     check_shape(masks, "paste_masks", "masks", ("R", "M", "M"))
     check_shape(boxes, "paste_masks", "boxes", (masks.shape[0], 4))
     side = masks.shape[-1]
     check_value(masks.shape[1] == side >= 1, "paste_masks", f"masks must be square, got {list(masks.shape)}")
     check_value(padding >= 0, "paste_masks", f"padding must be at least 0, got {padding}")
-    padded = torch.nn.functional.pad(masks.detach().float(), (padding,) * 4)
-    corner1, corner2 = boxes.detach().float().split(2, dim=-1)
+    check_same_device("paste_masks", masks=masks, boxes=boxes)
+    padded = torch.nn.functional.pad(masks.detach().cpu().float(), (padding,) * 4)
+    corner1, corner2 = boxes.detach().cpu().float().split(2, dim=-1)
     half = (corner2 - corner1) * 0.5 * ((side + 2 * padding) / side)
     centre = (corner2 + corner1) * 0.5
     grown = torch.cat([centre - half, centre + half], dim=-1)

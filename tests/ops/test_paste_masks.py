@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import interpolate, pad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskrcnn_benchmark.ops import paste_masks, paste_masks_rle
 from maskrcnn_benchmark.ops._library import plain_kernel
@@ -253,9 +255,46 @@ def test_compiles_without_a_break():
     assert torch.equal(torch.compile(areas, fullgraph=True, backend="aot_eager")(masks, boxes), areas(masks, boxes))
 
 
+class DevicesOfPasting(TorchDispatchMode):
+    """Notes on which devices the arguments of the pasting ops lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "mrcnn":
+            self.found.append({value.device.type for value in args if isinstance(value, torch.Tensor)})
+        return func(*args, **(kwargs or {}))
+
+
+def test_masks_on_a_gpu_are_pasted_on_the_cpu():
+    """With fake tensors, which need no GPU: the plain kernel would launch a dozen kernels for each mask there."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        masks, boxes = torch.rand(3, 28, 28, device="cuda"), torch.rand(3, 4, device="cuda")
+        with DevicesOfPasting() as devices:
+            images = paste_masks(masks, boxes, image_size=(20, 30), threshold=0.5)
+    assert devices.found == [{"cpu"}]
+    assert images.device.type == "cuda"
+    assert images.shape == (3, 20, 30)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("threshold", [0.5, -1.0])
+def test_masks_on_a_gpu_give_the_same(threshold):
+    masks, boxes = smooth_masks(12, 28, 16), boxes_around(12, (120, 90), 17)
+    named = {"image_size": (120, 90), "threshold": threshold}
+    images = paste_masks(masks.cuda(), boxes.cuda(), **named)
+    assert images.is_cuda
+    assert torch.equal(images.cpu(), paste_masks(masks, boxes, **named))
+    if threshold >= 0:
+        assert paste_masks_rle(masks.cuda(), boxes.cuda(), **named) == paste_masks_rle(masks, boxes, **named)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"boxes": torch.zeros(2, 4, device="meta")}, "all tensors must lie on one device, got masks on cpu, boxes on"),
         ({"masks": torch.zeros(2, 1, 28, 28)}, r"masks must have the shape \[R, M, M\]"),
         ({"masks": torch.zeros(2, 28, 14)}, "masks must be square"),
         ({"boxes": torch.zeros(3, 4)}, r"boxes must have the shape \[2, 4\]"),

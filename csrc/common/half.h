@@ -1,11 +1,17 @@
 // Storage types of 16 bits and their conversion to and from float, free of branches so that loops over them vectorise.
-// They share their bits with torch's Half and BFloat16. Sums are never kept in them.
+// They share their bits with torch's Half and BFloat16. Sums are never kept in them. On a CUDA device the hardware
+// converts, with the same results, but for the bits of NaN.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #include "simd.h"
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
 
 namespace mrcnn {
 
@@ -33,6 +39,12 @@ MRCNN_INLINE float load(float value) { return value; }
 MRCNN_INLINE double load(double value) { return value; }
 MRCNN_INLINE float load(BFloat16 value) { return float_from_bits(static_cast<uint32_t>(value.bits) << 16); }
 
+#if defined(__CUDA_ARCH__)
+
+MRCNN_INLINE float load(Half value) { return __half2float(__ushort_as_half(value.bits)); }
+
+#else
+
 MRCNN_INLINE float load(Half value) {
   const uint32_t magnitude = value.bits & 0x7fffu;
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
@@ -43,8 +55,22 @@ MRCNN_INLINE float load(Half value) {
   return float_from_bits(sign | (magnitude < 0x0400u ? subnormal : normal));
 }
 
+#endif
+
 MRCNN_INLINE void store(float value, float* destination) { *destination = value; }
 MRCNN_INLINE void store(double value, double* destination) { *destination = value; }
+
+#if defined(__CUDA_ARCH__)
+
+MRCNN_INLINE void store(float value, BFloat16* destination) {
+  destination->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+}
+
+MRCNN_INLINE void store(float value, Half* destination) {
+  destination->bits = __half_as_ushort(__float2half_rn(value));
+}
+
+#else
 
 MRCNN_INLINE void store(float value, BFloat16* destination) {
   const uint32_t bits = bits_from_float(value);
@@ -66,6 +92,8 @@ MRCNN_INLINE void store(float value, Half* destination) {
   result = magnitude > 0x7f800000u ? 0x7e00u : result;
   destination->bits = static_cast<uint16_t>(sign | result);
 }
+
+#endif
 
 // The type in which values of T are summed.
 template <typename T>

@@ -79,6 +79,15 @@ def positive_regions(regions: SampledRegions, *, num_targets: int, num_slots: in
     return MaskRegions(rois, regions.labels.flatten()[index], instances.flatten()[index])
 
 
+def _own_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the map [P, M, M] of each region's class from logits [P, K, M, M] and labels [P]."""
+    index = labels[:, None, None, None]
+    if logits.is_contiguous(memory_format=torch.channels_last):  # then the gradient gets this layout too
+        maps = logits.permute(0, 2, 3, 1)
+        return maps.gather(3, index.expand(*maps.shape[:3], 1)).squeeze(3)
+    return logits.gather(1, index.expand(-1, 1, *logits.shape[2:])).squeeze(1)
+
+
 def mask_loss(logits: Tensor, labels: Tensor, masks: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the mean binary cross-entropy (0-d) over the pixels of the true classes' masks; 0 without regions.
 
@@ -88,7 +97,7 @@ def mask_loss(logits: Tensor, labels: Tensor, masks: Tensor, valid: Tensor | Non
         masks: [P, M, M] targets.
         valid: [P] bool; the other regions do not count. None: all count.
     """
-    own = logits.gather(1, labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])).squeeze(1).float()
+    own = _own_class(logits, labels).float()
     if own.numel() == 0:
         return own.sum()  # keeps every parameter in the graph, with gradients of zero
     if valid is None:

@@ -34,6 +34,9 @@ _C.MODEL.WEIGHT = ""
 _C.MODEL.RETINANET_ON = False
 _C.MODEL.KEYPOINT_ON = False
 _C.MODEL.CLS_AGNOSTIC_BBOX_REG = False
+# How training runs backbone, pyramid and RPN head on batches of a shape in INPUT.SHAPE_BUCKETS: "eager" as they are,
+# "cuda_graphs" recorded, "compile" by torch.compile.
+_C.MODEL.CAPTURE = "eager"
 
 _C.MODEL.BACKBONE = CfgNode()
 _C.MODEL.BACKBONE.CONV_BODY = "R-50-C4"
@@ -193,6 +196,8 @@ _C.INPUT.SATURATION = 0.0
 _C.INPUT.HUE = 0.0
 _C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
 _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
+# Shapes (height, width) of batches, such as ((800, 1344), (1344, 800)): each is padded to the smallest that holds it.
+_C.INPUT.SHAPE_BUCKETS = ()
 
 _C.DATASETS = CfgNode()
 _C.DATASETS.TRAIN = ()
@@ -209,6 +214,9 @@ _C.DATALOADER.ASPECT_RATIO_GROUPING = True
 _C.DATALOADER.HYBRID = True
 # Which loader reads the images: "auto" takes the best one that is installed; "workers" decodes in processes.
 _C.DATALOADER.BACKEND = "auto"
+# Whether batches are normalised where the network runs, and on a GPU copied there while the step before computes:
+# "always", "never", or "auto": with a GPU.
+_C.DATALOADER.PREFETCH = "auto"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.MAX_ITER = 40000
@@ -231,6 +239,8 @@ _C.SOLVER.TEST_PERIOD = 0
 _C.SOLVER.LOG_PERIOD = 20
 # Norm to which gradients are clipped; 0 does not clip.
 _C.SOLVER.MAX_GRAD_NORM = 0.0
+# Whose fused SGD updates the weights: "torch", or "apex" where NVIDIA's apex is installed.
+_C.SOLVER.FUSED_SGD = "torch"
 
 _C.TEST = CfgNode()
 _C.TEST.EXPECTED_RESULTS = ()

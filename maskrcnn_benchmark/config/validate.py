@@ -14,6 +14,10 @@ from maskrcnn_benchmark.config.node import ALIASES
 DTYPES = ("float32", "float16", "bfloat16", "tf32")
 WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
 LOADERS = ("auto", "workers")
+PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
+CAPTURES = ("eager", "cuda_graphs", "compile")
+OPTIMIZERS = ("torch", "apex")
+MAX_SHAPES = 8  # torch.compile's limit for one function
 
 # Published families that this version does not build: (config key, test of its value, family). A later version that
 # builds one removes its row.
@@ -55,6 +59,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
     if training:
         _check_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world_size)
         _check_schedule(cfg)
+        _check_capture(cfg)
     if testing:
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
 
@@ -154,6 +159,34 @@ def _check_data(cfg: CfgNode) -> None:
     _require(len(cfg.INPUT.PIXEL_STD) == 3 and all(cfg.INPUT.PIXEL_STD), cfg, "INPUT.PIXEL_STD", "three numbers, not 0")
     _require(cfg.DATALOADER.BACKEND in LOADERS, cfg, "DATALOADER.BACKEND", f"one of {', '.join(LOADERS)}")
     _require(cfg.DATALOADER.NUM_WORKERS >= 0, cfg, "DATALOADER.NUM_WORKERS", "0 or more")
+    _require(cfg.DATALOADER.PREFETCH in PREFETCH, cfg, "DATALOADER.PREFETCH", f"one of {', '.join(PREFETCH)}")
+    step = max(cfg.DATALOADER.SIZE_DIVISIBILITY, 1)
+    shapes = cfg.INPUT.SHAPE_BUCKETS
+    fits = len(shapes) <= MAX_SHAPES and all(_is_shape(shape, step) for shape in shapes)
+    needed = f"at most {MAX_SHAPES} pairs (height, width) of multiples of DATALOADER.SIZE_DIVISIBILITY ({step})"
+    _require(fits, cfg, "INPUT.SHAPE_BUCKETS", needed)
+
+
+def _is_shape(value: Any, step: int) -> bool:
+    """Whether value is a pair of positive multiples of step."""
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and all(type(length) is int and length > 0 and length % step == 0 for length in value)
+
+
+def _check_capture(cfg: CfgNode) -> None:
+    """Check MODEL.CAPTURE against device and shapes."""
+    capture = cfg.MODEL.CAPTURE
+    _require(capture in CAPTURES, cfg, "MODEL.CAPTURE", f"one of {', '.join(CAPTURES)}")
+    if capture == "cuda_graphs" and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(
+            f"MODEL.CAPTURE is 'cuda_graphs', which needs CUDA, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
+            "set MODEL.CAPTURE to compile or eager"
+        )
+    if capture != "eager" and not cfg.INPUT.SHAPE_BUCKETS:
+        raise ValueError(
+            f"MODEL.CAPTURE is {capture!r}, but INPUT.SHAPE_BUCKETS names no shape to capture; "
+            "set it, for example to ((800, 1344), (1344, 800)), or set MODEL.CAPTURE to eager"
+        )
 
 
 def _check_batch(key: str, images: int, world_size: int) -> None:
@@ -173,6 +206,7 @@ def _check_schedule(cfg: CfgNode) -> None:
     rising = all(isinstance(s, (int, float)) for s in steps) and steps == sorted(set(steps))
     _require(rising, cfg, "SOLVER.STEPS", "iterations in ascending order")
     _require(solver.WARMUP_METHOD in WARMUP_METHODS, cfg, "SOLVER.WARMUP_METHOD", f"one of {', '.join(WARMUP_METHODS)}")
+    _require(solver.FUSED_SGD in OPTIMIZERS, cfg, "SOLVER.FUSED_SGD", f"one of {', '.join(OPTIMIZERS)}")
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD"):
         _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")
     for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD"):

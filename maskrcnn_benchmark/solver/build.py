@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.solver.lr_scheduler import WarmupMultiStepLR
 
 FUSED_DEVICES = ("cuda", "cpu")
+Groups = list[dict[str, Any]]  # as torch.optim takes them
 
 
 def group_parameters(
@@ -20,7 +22,7 @@ def group_parameters(
     weight_decay: float,
     bias_lr_factor: float,
     bias_weight_decay: float,
-) -> list[dict[str, object]]:
+) -> Groups:
     """Sort the trainable parameters into one optimiser group per set of hyperparameters.
 
     A parameter whose name holds ``bias`` gets the rate ``lr * bias_lr_factor`` and its own weight decay, as published.
@@ -38,30 +40,56 @@ def group_parameters(
     return [{"params": params, "lr": key[0], "weight_decay": key[1]} for key, params in groups.items()]
 
 
-def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.SGD:
-    """SGD with momentum over the trainable parameters, with the fused kernel where the device has one.
+def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum over the trainable parameters, with the fused kernel that SOLVER.FUSED_SGD names.
 
     Raises:
-        ValueError: the model has nothing to train.
+        ValueError: the model has nothing to train, or the kernel is not there.
     """
+    solver = cfg.SOLVER
     groups = group_parameters(
         model.named_parameters(),
-        lr=cfg.SOLVER.BASE_LR,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        bias_weight_decay=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        bias_weight_decay=solver.WEIGHT_DECAY_BIAS,
     )
     if not groups:
         raise ValueError("no parameter of the model is trainable; lower MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
-    fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in model.parameters() if p.requires_grad)
-    optimizer = torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, fused=fused)
-    if cfg.SOLVER.MOMENTUM > 0:
+    if solver.FUSED_SGD not in _FUSED_SGD:
+        raise ValueError(f"SOLVER.FUSED_SGD must be one of {', '.join(_FUSED_SGD)}, got {solver.FUSED_SGD!r}")
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = _FUSED_SGD[solver.FUSED_SGD](groups, parameters, lr=solver.BASE_LR, momentum=solver.MOMENTUM)
+    if solver.MOMENTUM > 0:
         # The fused kernel makes its buffers from uninitialised memory in its first step, and that stays in them when a
         # loss scaler has the step skipped (torch 2.13). From zeros the first step gives the same numbers.
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def _torch_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:
+    """PyTorch's SGD, fused where the device has that kernel."""
+    fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
+    return torch.optim.SGD(groups, fused=fused, **options)
+
+
+def _apex_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:
+    """NVIDIA apex's SGD. With float16 the host waits once a step, to read whether the loss scaler skips it."""
+    if any(parameter.device.type != "cuda" for parameter in parameters):
+        raise ValueError("SOLVER.FUSED_SGD is apex, whose kernel needs CUDA; set it to torch")
+    try:
+        from apex.optimizers import FusedSGD
+
+        return FusedSGD(groups, **options)
+    except (ImportError, RuntimeError) as error:  # not installed, or without its CUDA extensions
+        raise ValueError(
+            f"SOLVER.FUSED_SGD is apex, but it cannot be used here ({error}); build apex with its CUDA extensions, or "
+            "set SOLVER.FUSED_SGD to torch"
+        ) from error
+
+
+_FUSED_SGD = {"torch": _torch_sgd, "apex": _apex_sgd}
 
 
 def make_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> WarmupMultiStepLR:

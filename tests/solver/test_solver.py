@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -23,6 +26,7 @@ def make_cfg(**changes):
             "WARMUP_FACTOR": 0.5,
             "WARMUP_ITERS": 4,
             "WARMUP_METHOD": "linear",
+            "FUSED_SGD": "torch",
         }
     )
     solver.update(changes)
@@ -62,6 +66,51 @@ def test_equal_hyperparameters_share_a_group():
 def test_nothing_to_train_is_said():
     with pytest.raises(ValueError, match="FREEZE_CONV_BODY_AT"):
         make_optimizer(make_cfg(), make_model().requires_grad_(False))
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """Parameters that say that they are on a GPU."""
+    model = make_model()
+    monkeypatch.setattr(nn.Parameter, "device", torch.device("cuda"), raising=False)
+    return model
+
+
+class ApexSGD(torch.optim.SGD):
+    """Takes what apex's class takes: no ``fused``, and no argument of zero_grad."""
+
+    def __init__(self, params, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+        super().__init__(params, lr, momentum, dampening, weight_decay, nesterov)
+
+
+def test_apex_is_used_when_asked_for(on_cuda, monkeypatch):
+    for name in ("apex", "apex.optimizers"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(FusedSGD=ApexSGD))
+    optimizer = make_optimizer(make_cfg(FUSED_SGD="apex"), on_cuda)
+    assert type(optimizer) is ApexSGD
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.02, 1e-4), (0.04, 0)]
+    assert type(make_optimizer(make_cfg(), make_model())) is torch.optim.SGD
+
+
+def test_apex_that_is_not_there_is_said(on_cuda, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apex", None)
+    with pytest.raises(ValueError, match=r"SOLVER.FUSED_SGD is apex, but .* set SOLVER.FUSED_SGD to torch"):
+        make_optimizer(make_cfg(FUSED_SGD="apex"), on_cuda)
+
+    def unbuilt(*args, **options):
+        raise RuntimeError("apex.optimizers.FusedSGD requires cuda extensions")
+
+    for name in ("apex", "apex.optimizers"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(FusedSGD=unbuilt))
+    with pytest.raises(ValueError, match=r"requires cuda extensions.* set SOLVER.FUSED_SGD to torch"):
+        make_optimizer(make_cfg(FUSED_SGD="apex"), on_cuda)
+
+
+def test_other_optimizers_are_refused():
+    with pytest.raises(ValueError, match="needs CUDA; set it to torch"):
+        make_optimizer(make_cfg(FUSED_SGD="apex"), make_model())
+    with pytest.raises(ValueError, match="one of torch, apex, got 'adam'"):
+        make_optimizer(make_cfg(FUSED_SGD="adam"), make_model())
 
 
 def test_steps_equal_the_published_one_group_per_parameter():

@@ -17,6 +17,8 @@ from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data.build import make_device_normalize
+from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.distributed import synchronize_buffers
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.precision import Precision
@@ -74,6 +76,7 @@ def run_tests(
     *,
     data_loaders: Sequence[Any] | None = None,
     precision: Precision | None = None,
+    normalize: DeviceNormalize | None = None,
     sink: MetricSink | None = None,
     steps: int = -1,
     skip_eval: bool = False,
@@ -84,8 +87,8 @@ def run_tests(
         cfg: the whole config.
         model: wrapped for several processes or not; left in evaluation mode.
         distributed: whether each process takes its share of the images.
-        data_loaders: one a data set; None makes them.
-        precision, sink, steps, skip_eval: see ``engine.inference.inference``.
+        data_loaders: one a data set; None makes them, with pixels where there is ``normalize``.
+        precision, normalize, sink, steps, skip_eval: see ``engine.inference.inference``.
 
     Returns:
         One entry a data set: (CocoResults, COCO result lists) on rank 0, None elsewhere and with ``skip_eval``.
@@ -94,7 +97,9 @@ def run_tests(
     model = getattr(model, "module", model)
     synchronize_buffers(model)
     if data_loaders is None:
-        data_loaders = make_data_loader(cfg, is_train=False, is_distributed=distributed)
+        data_loaders = make_data_loader(
+            cfg, is_train=False, is_distributed=distributed, keep_pixels=normalize is not None
+        )
     results = []
     for name, data_loader in zip(settings.dataset_names, data_loaders, strict=True):
         folder = os.path.join(settings.output_dir, "inference", name) if settings.output_dir else None
@@ -114,6 +119,7 @@ def run_tests(
                 skip_eval,
                 steps=steps,
                 precision=precision,
+                normalize=normalize,
                 sink=sink,
             )
         )
@@ -143,6 +149,7 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         model,
         comm.get_world_size() > 1,
         precision=precision,
+        normalize=make_device_normalize(run.cfg, run.device),
         sink=run.sink,
         steps=args.infer_steps,
         skip_eval=args.skip_eval,

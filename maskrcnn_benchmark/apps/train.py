@@ -17,6 +17,9 @@ from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.apps.test import figures_of, run_tests
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data.build import make_device_normalize
+from maskrcnn_benchmark.data.transforms import DeviceNormalize
+from maskrcnn_benchmark.engine.capture import capture_trunk
 from maskrcnn_benchmark.engine.distributed import wrap_model
 from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation
 from maskrcnn_benchmark.engine.precision import Precision
@@ -91,9 +94,22 @@ def build_and_train(
         logger.info("Resuming at iteration %d; MODEL.WEIGHT is not read", arguments["iteration"])
     else:
         checkpointer.load_weights(cfg.MODEL.WEIGHT)
+    capture_trunk(
+        model,
+        cfg.MODEL.CAPTURE,
+        shapes=cfg.INPUT.SHAPE_BUCKETS,
+        num_images=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+        precision=precision,
+        device=run.device,
+    )
     model = wrap_model(model, run.device)
+    normalize = make_device_normalize(cfg, run.device)
     loader, iterations_per_epoch = make_data_loader(
-        cfg, is_train=True, is_distributed=comm.get_world_size() > 1, start_iter=arguments["iteration"]
+        cfg,
+        is_train=True,
+        is_distributed=comm.get_world_size() > 1,
+        start_iter=arguments["iteration"],
+        keep_pixels=normalize is not None,
     )
     if run.output_dir and comm.is_main_process():
         save_categories(run.output_dir, loader.dataset)
@@ -111,6 +127,8 @@ def build_and_train(
         cfg.SOLVER.CHECKPOINT_PERIOD,
         arguments,
         precision=precision,
+        normalize=normalize,
+        prefetch=normalize is not None,
         accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS if cfg.SOLVER.ACCUMULATE_GRAD else 1,
         max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
         log_period=cfg.SOLVER.LOG_PERIOD,
@@ -129,6 +147,7 @@ class _Tester:
         self.run = run
         self.precision = precision
         self.data_loaders: Any = None
+        self.normalize: DeviceNormalize | None = None
         self.results: Mapping[str, Mapping[str, float]] = {}
         self.has_run = False
 
@@ -136,10 +155,18 @@ class _Tester:
         """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere."""
         distributed = comm.get_world_size() > 1
         if self.data_loaders is None:
-            self.data_loaders = make_data_loader(self.run.cfg, is_train=False, is_distributed=distributed)
+            self.normalize = make_device_normalize(self.run.cfg, self.run.device)
+            self.data_loaders = make_data_loader(
+                self.run.cfg, is_train=False, is_distributed=distributed, keep_pixels=self.normalize is not None
+            )
         results = run_tests(
-            self.run.cfg, model, distributed, data_loaders=self.data_loaders, precision=self.precision
-        )  # fmt: skip
+            self.run.cfg,
+            model,
+            distributed,
+            data_loaders=self.data_loaders,
+            precision=self.precision,
+            normalize=self.normalize,
+        )
         self.results, self.has_run = figures_of(results), True
         for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
             if task in self.results:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import resolve_dataset
+from maskrcnn_benchmark.config.validate import PREFETCH
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
@@ -19,7 +20,7 @@ from maskrcnn_benchmark.data.samplers import (
     KeyedBatchSampler,
 )
 from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
-from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 _BACKENDS = ("auto", "workers")
@@ -85,8 +86,31 @@ def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> 
         )
 
 
+def make_device_normalize(cfg: CfgNode, device: torch.device) -> DeviceNormalize | None:
+    """What normalises the batches of `make_data_loader(..., keep_pixels=True)`; None: let the workers do it.
+
+    Args:
+        cfg: reads DATALOADER.PREFETCH and INPUT.
+        device: where the batches go.
+
+    Raises:
+        ValueError: DATALOADER.PREFETCH is none of its values.
+    """
+    choice = cfg.DATALOADER.PREFETCH
+    if choice not in PREFETCH:
+        raise ValueError(f"DATALOADER.PREFETCH must be one of {', '.join(PREFETCH)}, got {choice!r}")
+    if choice == "never" or (choice == "auto" and device.type != "cuda"):
+        return None
+    return DeviceNormalize(build_transforms(cfg, is_train=False).normalize, device)
+
+
 def make_data_loader(
-    cfg: CfgNode, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0
+    cfg: CfgNode,
+    is_train: bool = True,
+    is_distributed: bool = False,
+    start_iter: int = 0,
+    *,
+    keep_pixels: bool = False,
 ) -> tuple[DataLoader, int] | list[DataLoader]:
     """The loader of training, or one loader for each test data set.
 
@@ -98,6 +122,7 @@ def make_data_loader(
         is_train: which of the two.
         is_distributed: give each process of the group its share; a test sample goes to one process only.
         start_iter: training iterations that are done already.
+        keep_pixels: the images stay bytes, for `make_device_normalize`; otherwise they are the network's input.
 
     Returns:
         Training: (loader, iterations per epoch), the loader as long as SOLVER.MAX_ITER. Testing: a list of loaders.
@@ -124,7 +149,7 @@ def make_data_loader(
         batches = GroupedBatchSampler(sampler, is_upright, images_per_batch // world_size)
         if is_train:
             batches = IterationBasedBatchSampler(batches, cfg.SOLVER.MAX_ITER, start_iter)
-        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches)))
+        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches), keep_pixels=keep_pixels))
     if is_train:
         return loaders[0], max(len(datasets[0]) // images_per_batch, 1)
     return loaders
@@ -141,18 +166,20 @@ def _make_datasets(cfg: CfgNode, *, is_train: bool) -> list[DetectionDataset]:
     return [dataset_classes.ConcatDataset(datasets)] if is_train and len(datasets) > 1 else datasets
 
 
-def _make_loader(cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler) -> DataLoader:
+def _make_loader(
+    cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler, *, keep_pixels: bool
+) -> DataLoader:
     # HYBRID asks for decoding in DALI; wherever that is not available the workers yield the same batches.
     if cfg.DATALOADER.BACKEND not in _BACKENDS:
         raise ValueError(f"DATALOADER.BACKEND must be one of {', '.join(_BACKENDS)}, got {cfg.DATALOADER.BACKEND!r}")
     num_workers = cfg.DATALOADER.NUM_WORKERS
     if num_workers < 0:
         raise ValueError(f"DATALOADER.NUM_WORKERS must not be negative, got {num_workers}")
-    normalize = build_transforms(cfg, is_train=False).normalize
+    normalize = None if keep_pixels else build_transforms(cfg, is_train=False).normalize
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
-        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, normalize=normalize),
+        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, normalize=normalize, shapes=cfg.INPUT.SHAPE_BUCKETS),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_init_worker,

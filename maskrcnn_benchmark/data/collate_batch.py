@@ -11,7 +11,7 @@ from torch import Tensor
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.transforms import Normalize
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
+from maskrcnn_benchmark.structures.image_list import ImageList, padded_size, to_image_list
 from maskrcnn_benchmark.structures.polygons import PackedPolygons
 from maskrcnn_benchmark.structures.targets import Targets
 
@@ -59,32 +59,47 @@ class BatchCollator:
     Args:
         size_divisible: height and width of the batch are padded with zeros to a multiple of this; 0 or 1 adds nothing
             beyond the largest image.
-        normalize: given, the images are pixels uint8 [H, W, 3] and are normalised straight into the padded batch, one
-            pass less over memory; None, they are input tensors float32 [3, H, W].
+        normalize: images that are pixels uint8 [H, W, 3] are normalised straight into the padded batch, one pass less
+            over memory. None: they stay bytes, [N, 3, H, W] in channels_last order, which `DeviceNormalize` takes.
+            Images that are tensors float32 [3, H, W] are only padded.
+        shapes: (height, width) of batches; each batch is padded to the smallest that holds it, if there is one.
     """
 
-    def __init__(self, size_divisible: int = 0, *, normalize: Normalize | None = None) -> None:
+    def __init__(
+        self,
+        size_divisible: int = 0,
+        *,
+        normalize: Normalize | None = None,
+        shapes: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.size_divisible = size_divisible
         self.normalize = normalize
+        self.shapes = tuple((height, width) for height, width in shapes)
 
     def __call__(
         self, batch: Sequence[tuple[Tensor | np.ndarray, BoxList | ImageTargets, int]]
     ) -> tuple[ImageList, Targets, tuple[int, ...]]:
         """Collate the samples of one batch."""
         images, targets, indices = zip(*batch, strict=True)
-        if self.normalize is None:
-            image_list = to_image_list(list(images), self.size_divisible)
+        if isinstance(images[0], np.ndarray):
+            image_list = self._padded_pixels(images) if self.normalize is None else self._normalized(images)
         else:
-            image_list = self._normalized(images)
+            image_list = to_image_list(list(images), self.size_divisible, shapes=self.shapes)
         if isinstance(targets[0], ImageTargets):
             return image_list, pack_targets(targets), indices
         return image_list, Targets.from_boxlists(list(targets)), indices
 
     def _normalized(self, images: Sequence[np.ndarray]) -> ImageList:
         sizes = [image.shape[:2] for image in images]
-        step = max(self.size_divisible, 1)
-        height, width = (-(-max(lengths) // step) * step for lengths in zip(*sizes, strict=True))
-        tensors = torch.zeros((len(images), 3, height, width), dtype=torch.float32)
+        tensors = torch.zeros((len(images), 3, *padded_size(sizes, self.size_divisible, self.shapes)))
         for out, image in zip(tensors.numpy(), images, strict=True):
             self.normalize.write(image, out[:, : image.shape[0], : image.shape[1]])
         return ImageList(tensors, sizes)
+
+    def _padded_pixels(self, images: Sequence[np.ndarray]) -> ImageList:
+        sizes = [image.shape[:2] for image in images]
+        shape = (len(images), *padded_size(sizes, self.size_divisible, self.shapes), 3)
+        pixels = torch.zeros(shape, dtype=torch.uint8)
+        for out, image in zip(pixels.numpy(), images, strict=True):
+            out[: image.shape[0], : image.shape[1]] = image
+        return ImageList(pixels.permute(0, 3, 1, 2), sizes)

@@ -15,7 +15,13 @@ def wrap_model(model: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a model so that gradients are averaged over processes; a world of one keeps it as it is.
 
     Gradients live in the communication buckets, which saves a copy. Buffers are sent round only where a batch norm
-    updates them. The graph is not declared static: it would gain nothing here, and micro-batches skip the exchange.
+    updates them.
+
+    The graph is not declared static, with micro-batches or without. That declaration spares the search for unused
+    parameters, which is not asked for here: every parameter gets a gradient in every step, the mask head's too when no
+    region is positive. It allows checkpointing of activations, which nothing here uses. The buckets are laid out anew
+    after the first step either way, and from the second step on both forms run the same code, so that all it would
+    change is the first step, whose exchange then waits for the whole backward pass.
 
     Args:
         model: on the device; every trainable parameter must get a gradient in every step.

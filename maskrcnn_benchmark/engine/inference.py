@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,10 @@ from torch import nn
 from tqdm import tqdm
 
 from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.prefetch import Preparation
 from maskrcnn_benchmark.evaluation import evaluate, save_predictions, write_results
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.utils import comm
 
@@ -63,6 +65,7 @@ def compute_on_dataset(
     steps: int = -1,
     *,
     precision: Precision | None = None,
+    normalize: Callable[[ImageList], ImageList] | None = None,
     times: InferenceTimes | None = None,
 ) -> dict[int, BoxList]:
     """Detections of this process's part of the data set, on the CPU, by data set index.
@@ -73,10 +76,12 @@ def compute_on_dataset(
         device: where the model is.
         steps: batches to run; -1 for all.
         precision: number format; default float32.
+        normalize: pixels to the network's input, where the loader gives pixels; see Preparation.
         times: receives the time of each batch.
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
+    preparation = Preparation(precision, device, normalize)
     times = times if times is not None else InferenceTimes()
     model.eval()
     results: dict[int, BoxList] = {}
@@ -87,7 +92,7 @@ def compute_on_dataset(
                 break
             begin = time.perf_counter()
             with precision.autocast():
-                outputs = model(precision.place_images(images, device))
+                outputs = model(preparation.images(images))
             outputs = [output.to("cpu") for output in outputs]  # waits for the device
             times.seconds.append(time.perf_counter() - begin)
             times.images.append(len(indices))
@@ -121,6 +126,7 @@ def inference(
     *,
     steps: int = -1,
     precision: Precision | None = None,
+    normalize: Callable[[ImageList], ImageList] | None = None,
     sink: MetricSink | None = None,
 ) -> tuple[Any, dict[str, list[dict]]] | None:
     """Detect on a whole data set, write the result files, evaluate.
@@ -137,6 +143,7 @@ def inference(
         skip_eval: write the files, but do not evaluate.
         steps: batches to run on each process; -1 for all.
         precision: number format; default float32.
+        normalize: see compute_on_dataset.
         sink: receives throughput and latency.
 
     Returns:
@@ -146,7 +153,9 @@ def inference(
     logger.info("Start evaluation on %s dataset (%d images)", dataset_name, len(dataset))
     times = InferenceTimes()
     begin = time.perf_counter()
-    predictions = compute_on_dataset(model, data_loader, device, steps, precision=precision, times=times)
+    predictions = compute_on_dataset(
+        model, data_loader, device, steps, precision=precision, normalize=normalize, times=times
+    )
     comm.synchronize()
     seconds = time.perf_counter() - begin
     predictions = gather_predictions(predictions)

@@ -54,9 +54,20 @@ class Precision:
             logger.info("NHWC is for GPUs; on the CPU the faster layout NCHW is used")
         return cls(device.type, dtype, cfg.NHWC and device.type == "cuda")
 
-    def autocast(self) -> torch.autocast:
-        """Context in which the forward pass runs."""
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """Type in which images reach the network; autocast would cast them to it before the first convolution."""
+        return self.dtype
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Layout of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self, *, cache: bool = True) -> torch.autocast:
+        """Context in which the forward pass runs; without ``cache`` each use of a weight casts it anew."""
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled, cache_enabled=cache)
 
     def place_model(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Move a model to the device, in the chosen layout; once, before training."""

@@ -82,4 +82,16 @@ class TrainStep:
         scaler.step(self.optimizer)
         scaler.update()
         self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
+
+    def clear_gradients(self) -> None:
+        """Get ready for the next update's first backward pass."""
+        if self.accumulate_steps == 1:
+            self.model.zero_grad(set_to_none=True)
+            return
+        # A captured backward pass gives its gradients in the same memory each time. Autograd takes the first ones of a
+        # parameter as they are, so the next micro-batch would overwrite them; to zeros in memory of our own it adds.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.model.zero_grad(set_to_none=False)

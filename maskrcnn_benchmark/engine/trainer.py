@@ -13,9 +13,11 @@ from torch import nn
 
 from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
 from maskrcnn_benchmark.engine.progress import TrainProgress
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.step import TrainStep
+from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.utils import comm
 
@@ -55,6 +57,8 @@ def do_train(
     arguments: dict[str, Any],
     *,
     precision: Precision | None = None,
+    normalize: Callable[[ImageList], ImageList] | None = None,
+    prefetch: bool = True,
     accumulate_steps: int = 1,
     max_grad_norm: float = 0.0,
     log_period: int = 20,
@@ -78,6 +82,8 @@ def do_train(
         checkpoint_period: iterations between checkpoints, moved on to the next update under accumulation.
         arguments: ``iteration`` (iterations done so far, updated here) and what ``checkpointer.load`` gave.
         precision: number format; default float32.
+        normalize: pixels to the network's input, where the loader gives pixels; see Preparation.
+        prefetch: on a GPU, prepare each batch while the step before computes.
         accumulate_steps: micro-batches an update; an iteration is one micro-batch.
         max_grad_norm: see TrainStep.
         log_period: iterations between two readings of the losses.
@@ -104,13 +110,13 @@ def do_train(
 
     logger.info("Start training at iteration %d of %d", start, last)
     model.train()
-    optimizer.zero_grad(set_to_none=True)
+    step.clear_gradients()
     num_images, stopped_early, iteration = 0, False, start
+    batches = Prefetcher(data_loader, Preparation(precision, device, normalize), device, overlap=prefetch)
     progress.start()
-    for iteration, (images, targets, indices) in enumerate(data_loader, start + 1):
+    for iteration, (images, targets, indices) in enumerate(batches, start + 1):
         progress.data_arrived()
         seed_step(seed, iteration, comm.get_rank())
-        images, targets = precision.place_images(images, device), _to_device(targets, device)
         lr = optimizer.param_groups[0]["lr"]
         buffer.append(iteration, step(images, targets, iteration=iteration), indices)
         arguments["iteration"] = iteration
@@ -184,13 +190,6 @@ class _Saver:
             self.checkpointer.save(f"model_{iteration:07d}", **self.arguments)
         if final:
             self.checkpointer.save("model_final", **self.arguments)
-
-
-def _to_device(targets: Any, device: torch.device) -> Any:
-    """Packed targets, or a list of BoxLists, on the device."""
-    if isinstance(targets, list | tuple):
-        return [target.to(device) for target in targets]
-    return targets.to(device, non_blocking=True)
 
 
 def _finish(progress: TrainProgress, summary: TrainSummary) -> TrainSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,13 +42,36 @@ class ImageList:
         return len(self.image_sizes)
 
 
-def to_image_list(tensors: Tensor | Sequence[Tensor] | ImageList, size_divisible: int = 0) -> ImageList:
+def padded_size(
+    image_sizes: Sequence[tuple[int, int]], size_divisible: int = 0, shapes: Sequence[tuple[int, int]] = ()
+) -> tuple[int, int]:
+    """The (height, width) to which a batch of images is padded.
+
+    Args:
+        image_sizes: (height, width) of the images.
+        size_divisible: both lengths are multiples of it; 0 pads to the largest image only.
+        shapes: the smallest of these that holds all images is taken, if there is one.
+    """
+    height, width = (max(lengths) for lengths in zip(*image_sizes, strict=True))
+    fitting = [shape for shape in shapes if shape[0] >= height and shape[1] >= width]
+    if fitting:
+        return min(fitting, key=math.prod)
+    step = max(size_divisible, 1)
+    return -(-height // step) * step, -(-width // step) * step
+
+
+def to_image_list(
+    tensors: Tensor | Sequence[Tensor] | ImageList,
+    size_divisible: int = 0,
+    *,
+    shapes: Sequence[tuple[int, int]] = (),
+) -> ImageList:
     """Pad images to one size and stack them.
 
     Args:
         tensors: images [C, Hi, Wi] in a list, one image [C, H, W], a batch [N, C, H, W], or an ImageList, which is
             returned as it is.
-        size_divisible: the padded height and width are multiples of it; 0 pads to the largest image only.
+        size_divisible, shapes: see `padded_size`.
 
     Raises:
         TypeError: for anything else. ValueError: for no images, or images of different types or channel counts.
@@ -69,8 +93,7 @@ def to_image_list(tensors: Tensor | Sequence[Tensor] | ImageList, size_divisible
     if any(t.shape[0] != first.shape[0] or t.dtype != first.dtype for t in tensors):
         raise ValueError(f"images of one batch must agree in channels and type, but are {_describe(tensors)}")
     image_sizes = [(t.shape[-2], t.shape[-1]) for t in tensors]
-    step = max(size_divisible, 1)
-    height, width = (-(-max(sizes) // step) * step for sizes in zip(*image_sizes, strict=True))
+    height, width = padded_size(image_sizes, size_divisible, shapes)
     if batch is None or batch.shape[-2:] != (height, width):
         batch = first.new_zeros((len(image_sizes), first.shape[0], height, width))
         for image, padded in zip(tensors, batch, strict=True):

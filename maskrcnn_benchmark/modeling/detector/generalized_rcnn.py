@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.detector.trunk import Trunk, TrunkOutputs, run_trunk
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import CombinedROIHeads, build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import RPNModule, build_rpn
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -29,6 +30,7 @@ class GeneralizedRCNN(nn.Module):
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
+        self._captured: dict[tuple[int, ...], Callable[[Tensor], TrunkOutputs]] = {}
 
     @classmethod
     def from_config(cls, cfg: Any) -> GeneralizedRCNN:
@@ -36,6 +38,23 @@ class GeneralizedRCNN(nn.Module):
         backbone = build_backbone(cfg)
         channels = backbone.out_channels
         return cls(backbone, build_rpn(cfg, channels), build_roi_heads(cfg, channels))
+
+    def make_trunk(self) -> Trunk:
+        """Return a new module of backbone, pyramid and RPN head that shares this network's parameters."""
+        return Trunk(self.backbone, self.rpn.head)
+
+    def use_captured(self, trunks: Mapping[tuple[int, ...], Callable[[Tensor], TrunkOutputs]]) -> None:
+        """Let these run in training instead of the trunk as it is, from now on.
+
+        Args:
+            trunks: by the shape (N, 3, H, W) of the batch that each was captured for; batches of other shapes, and
+                evaluation, run as before.
+        """
+        self._captured = dict(trunks)
+
+    def _run_trunk(self, images: Tensor) -> TrunkOutputs:
+        captured = self._captured.get(tuple(images.shape)) if self.training and self._captured else None
+        return captured(images) if captured is not None else run_trunk(self.backbone, self.rpn.head, images)
 
     def forward(
         self,
@@ -61,8 +80,8 @@ class GeneralizedRCNN(nn.Module):
         images = to_image_list(images)
         if targets is not None and not isinstance(targets, Targets):
             targets = Targets.from_boxlists(targets)
-        features = self.backbone(images.tensors)
-        proposals, losses = self.rpn(images, features, targets)
+        features, logits, deltas = self._run_trunk(images.tensors)
+        proposals, losses = self.rpn(images, features, targets, predictions=(logits, deltas))
         if self.training:
             if self.roi_heads is not None:
                 losses |= self.roi_heads.losses(features, proposals, targets)

@@ -135,7 +135,12 @@ class RPNModule(nn.Module):
         )
 
     def forward(
-        self, images: ImageList, features: Sequence[Tensor], targets: Targets | None = None
+        self,
+        images: ImageList,
+        features: Sequence[Tensor],
+        targets: Targets | None = None,
+        *,
+        predictions: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
     ) -> tuple[Proposals, dict[str, Tensor]]:
         """Return the proposals and, in training, {loss_objectness, loss_rpn_box_reg}.
 
@@ -143,8 +148,9 @@ class RPNModule(nn.Module):
             images: only their sizes are used.
             features: pyramid levels [N, C, H_l, W_l].
             targets: needed in training.
+            predictions: what the head gives for the features; None: it runs here.
         """
-        logits, deltas = self.head(features)
+        logits, deltas = self.head(features) if predictions is None else predictions
         logits = [_flatten_map(level, 1).squeeze(-1) for level in logits]
         deltas = [_flatten_map(level, 4) for level in deltas]
         all_anchors = self.anchor_generator.concatenated(features)

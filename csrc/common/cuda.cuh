@@ -21,7 +21,7 @@
 #define MRCNN_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 
 // `type* name`: the memory of the block whose size in bytes MRCNN_LAUNCH gave. All of a kernel's share one address.
-#define MRCNN_DYNAMIC_SHARED(type, name)                                  \
+#define MRCNN_DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(16) unsigned char mrcnn_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(mrcnn_dynamic_shared)
 

@@ -1,8 +1,8 @@
 // What every .cu includes in place of cuda_runtime.h: shared memory, vector access and launches.
 //
 // With MRCNN_EMULATE_CUDA a plain C++ compiler takes the same sources: cuda_emulator.h, from tests/ops/cuda_emulation,
-// runs their kernels on the CPU, so that they are tested on machines without a GPU. A kernel therefore keeps to what the
-// emulator has: the built-ins that it lists, warp operations of whole warps, and the macros below.
+// runs their kernels on the CPU, so that they are tested on machines without a GPU. A kernel therefore keeps to what
+// the emulator has: the built-ins that it lists, warp operations of whole warps, and the macros below.
 #pragma once
 
 #if defined(MRCNN_EMULATE_CUDA)

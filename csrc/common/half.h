@@ -85,7 +85,8 @@ MRCNN_INLINE void store(float value, Half* destination) {
   const uint32_t sign = (bits >> 16) & 0x8000u;
   // Round to nearest, ties to even; a carry out of the largest finite half gives infinity.
   const uint32_t normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Below 2^-14 the spacing is 2^-24: adding 0.5, whose own spacing is 2^-24, rounds and leaves the result in the low bits.
+  // Below 2^-14 the spacing is 2^-24: adding 0.5, whose own spacing is 2^-24, rounds and leaves the result in the low
+  // bits.
   const uint32_t subnormal = bits_from_float(float_from_bits(magnitude) + 0.5f) - (126u << 23);
   uint32_t result = magnitude < (113u << 23) ? subnormal : normal;
   result = magnitude >= (143u << 23) ? 0x7c00u : result;

@@ -58,10 +58,10 @@ def build(sources: Sequence[Path], folder: Path, name: str) -> Path:
     return library
 
 
-def sources_of(op: str) -> list[Path]:
-    """The kernels of an op and, where there is one, the driver of their launchers."""
-    driver = HERE / f"{op}_driver.cpp"
-    return [*sorted((CSRC / op).glob("*_cuda.cu")), *([driver] if driver.exists() else [])]
+def sources_of(name: str) -> list[Path]:
+    """The kernels of csrc/``name``, or ``name``.cu beside this file, and the driver of their launchers."""
+    kernels = [*(CSRC / name).glob("*_cuda.cu"), *HERE.glob(f"{name}.cu")]
+    return [*sorted(kernels), *HERE.glob(f"{name}_driver.cpp")]
 
 
 class Emulation:

@@ -90,8 +90,7 @@ void resume(Thread& thread) {
 unsigned in_order(unsigned index, unsigned count) { return emulator.reverse ? count - 1 - index : index; }
 
 bool can_run(const Thread& thread) {
-  return thread.state == State::kReady ||
-         (thread.state == State::kWaiting && thread.meeting->number != thread.number);
+  return thread.state == State::kReady || (thread.state == State::kWaiting && thread.meeting->number != thread.number);
 }
 
 // Runs the lanes of a warp until none can go on. Returns whether any did.
@@ -168,10 +167,9 @@ void run_blocks() {
 
 void handle_fault(int signal, const void* address) {
   if (emulator.current == nullptr) return;
-  if (signal == SIGILL || signal == SIGTRAP) {
-    fail("an index out of bounds, a number that overflows its type, or a shift too far");
+  if (signal != SIGSEGV && signal != SIGBUS) {
+    fail("an index out of bounds, an overflow, a shift too far, or a division by zero");
   }
-  if (signal == SIGFPE) fail("a division of integers by zero");
   if (emulator.current->fibre.is_below_stack(address)) fail("its stack needs more than %zu KiB", kStackBytes / 1024);
   fail("an access to %p, which no array holds", address);
 }
@@ -256,9 +254,7 @@ void* shared(void* storage, size_t bytes) {
   return storage;
 }
 
-void* dynamic_shared() {
-  return emulator.dynamic_pages->end() - (emulator.launch->shared_bytes + 15) / 16 * 16;
-}
+void* dynamic_shared() { return emulator.dynamic_pages->end() - (emulator.launch->shared_bytes + 15) / 16 * 16; }
 
 void run(const Launch& launch, const std::function<void()>& body) {
   if (emulator.status != cudaSuccess) return;

@@ -214,7 +214,7 @@ inline float __uint_as_float(unsigned bits) { return cuda_emulator::from_bits<fl
 inline int __float_as_int(float value) { return static_cast<int>(__float_as_uint(value)); }
 inline float __int_as_float(int bits) { return __uint_as_float(static_cast<unsigned>(bits)); }
 
-#define MRCNN_MIN_MAX(type)                                  \
+#define MRCNN_MIN_MAX(type)                                 \
   inline type min(type a, type b) { return b < a ? b : a; } \
   inline type max(type a, type b) { return a < b ? b : a; }
 MRCNN_MIN_MAX(int)

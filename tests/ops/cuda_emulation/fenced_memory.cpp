@@ -42,8 +42,8 @@ void* fenced_copy(const void* source, size_t bytes) {
 int fenced_return(void* copy, void* destination) {
   const auto entry = all_fenced.find(static_cast<unsigned char*>(copy));
   const auto& [begin, fenced] = *entry;
-  const bool clean = is_untouched(fenced.pages->begin(), begin) &&
-                     is_untouched(begin + fenced.bytes, fenced.pages->end());
+  const bool clean =
+      is_untouched(fenced.pages->begin(), begin) && is_untouched(begin + fenced.bytes, fenced.pages->end());
   if (fenced.bytes > 0) std::memcpy(destination, begin, fenced.bytes);
   all_fenced.erase(entry);
   return clean ? 1 : 0;

@@ -1,12 +1,12 @@
 // Memory that ends where the process may not go, so that an access beyond it is seen.
 #pragma once
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
-
-#include <sys/mman.h>
-#include <unistd.h>
 
 namespace cuda_emulator {
 

@@ -61,7 +61,7 @@ FaultHandler::FaultHandler(void (*handle)(int, const void*)) {
   stack.ss_sp = fault_stack;
   stack.ss_size = sizeof(fault_stack);
   sigaltstack(&stack, &stack_before_);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // it is left through longjmp: the signal must stay open
   for (size_t index = 0; index < std::size(kFaults); ++index) sigaction(kFaults[index], &action, &before_[index]);

@@ -7,7 +7,7 @@
 
 namespace cuda_emulator {
 
-constexpr size_t kMaxThreads = 1024;       // of a block
+constexpr size_t kMaxThreads = 1024;        // of a block
 constexpr size_t kSharedBytes = 48 * 1024;  // of a block
 
 // Why a GPU would refuse the launch, or null.

@@ -43,12 +43,12 @@ MRCNN_INLINE Geometry<A> locate(const Problem<A>& problem, int64_t roi) {
 
 template <typename A>
 MRCNN_INLINE Range bin_range(A start, A bin_size, int64_t bin, int64_t extent) {
-  // Clamped before the conversion, which is undefined for values out of range.
-  const A limit = static_cast<A>(extent);
-  const A begin = std::floor(static_cast<A>(bin) * bin_size) + start;
-  const A end = std::ceil(static_cast<A>(bin + 1) * bin_size) + start;
-  return {static_cast<int64_t>(std::min(std::max(begin, A(0)), limit)),
-          static_cast<int64_t>(std::min(std::max(end, A(0)), limit))};
+  // Clamped before the conversion, which is undefined for values out of range; NaN, from a roi whose size overflows, is 0.
+  const auto clamp = [extent](A edge) {
+    return static_cast<int64_t>(edge > A(0) ? std::min(edge, static_cast<A>(extent)) : A(0));
+  };
+  return {clamp(std::floor(static_cast<A>(bin) * bin_size) + start),
+          clamp(std::ceil(static_cast<A>(bin + 1) * bin_size) + start)};
 }
 
 // The maxima of one bin for up to kTile channels.

@@ -46,7 +46,8 @@ def polygon_mask_targets(
         [P, M, M] float32 of 0 and 1. It carries no gradient.
 
     Raises:
-        ValueError: on shapes that do not fit, or offsets or indices out of range.
+        ValueError: on shapes that do not fit, or offsets or indices out of range. On CUDA a look at these would make
+            the host wait: there they give a target of NaN instead.
         TypeError: on offsets or indices that are not int64.
     """
     return torch.ops.mrcnn.polygon_mask_targets(

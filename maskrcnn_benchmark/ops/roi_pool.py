@@ -45,10 +45,12 @@ def roi_pool(
 
     Returns:
         [R, C, ph, pw] in the dtype of the features; a bin outside the map is zero. Of equal values the first, row by
-        row, gets the gradient; NaN counts as the largest.
+        row, gets the gradient; NaN counts as the largest. On CUDA the gradients of a pixel are added in any order, or
+        under ``torch.use_deterministic_algorithms`` in the order of the rois.
 
     Raises:
-        ValueError: shapes that do not fit together, or on the CPU a batch index of an image that is not there.
+        ValueError: shapes that do not fit together, or a batch index of an image that is not there. On CUDA a look at
+            the indices would make the host wait: there such a roi gives NaN instead.
         TypeError: a dtype that is not named above.
     """
     rois = rois.detach().to(accumulate_dtype(features.dtype))
@@ -80,8 +82,10 @@ def _bin_edges(low: Tensor, high: Tensor, bins: int, extent: int) -> tuple[Tenso
     low, high = _round_away(low), _round_away(high)
     size = ((high - low + 1).clamp(min=1) / low.new_tensor(bins))[:, None]
     index = torch.arange(bins, device=low.device, dtype=low.dtype)
-    begin = (torch.floor(index * size) + low[:, None]).clamp(0, extent)
-    end = (torch.ceil((index + 1) * size) + low[:, None]).clamp(0, extent)
+    begin = torch.floor(index * size) + low[:, None]
+    end = torch.ceil((index + 1) * size) + low[:, None]
+    # Not a number, from a roi whose size overflows, counts as 0.
+    begin, end = (edge.nan_to_num().clamp(0, extent) for edge in (begin, end))
     return begin.to(torch.int64), end.to(torch.int64)
 
 

@@ -27,6 +27,7 @@ from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.tracking import MlperfSink, SinkGroup
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
@@ -53,12 +54,14 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         cfg: the config tree with its defaults; stays as it is.
     """
     run = start_run(args, cfg, training=True, testing=not args.skip_test)
+    mlperf = MlperfSink.from_config(run.cfg, run.output_dir)
+    run.sink = SinkGroup((run.sink, mlperf))
     for metric, unit in METADATA.items():
         run.sink.metadata(metric, {"unit": unit})
     precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
-    tester = _Tester(run, precision)
+    tester = _Tester(run, precision, mlperf)
     begin = time.perf_counter()
-    model, summary = build_and_train(run.cfg, run, precision, tester)
+    model, summary = build_and_train(run.cfg, run, precision, tester, mlperf)
     figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
     if not args.skip_test and not tester.has_run:
         tester(model)
@@ -68,7 +71,7 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def build_and_train(
-    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module], Any]
+    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module], Any], mlperf: MlperfSink
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -77,6 +80,7 @@ def build_and_train(
         run: the started program.
         precision: number format.
         tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL.
+        mlperf: is told when the clock starts and of each epoch.
 
     Returns:
         The trained model, wrapped where there are several processes, and what the loop did.
@@ -104,6 +108,7 @@ def build_and_train(
     )
     model = wrap_model(model, run.device)
     normalize = make_device_normalize(cfg, run.device)
+    mlperf.start_run()
     loader, iterations_per_epoch = make_data_loader(
         cfg,
         is_train=True,
@@ -117,6 +122,13 @@ def build_and_train(
     if cfg.PER_EPOCH_EVAL:
         aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
         per_epoch = PerEpochEvaluation(lambda _: tester(model), iterations_per_epoch, aim)
+    after_iteration = mlperf.follow(
+        per_epoch,
+        first=arguments["iteration"],
+        last=len(loader),
+        iterations_per_epoch=iterations_per_epoch,
+        num_images=len(loader.dataset),
+    )
     summary = do_train(
         model,
         loader,
@@ -135,7 +147,7 @@ def build_and_train(
         seed=cfg.SEED,
         iterations_per_epoch=iterations_per_epoch,
         sink=run.sink,
-        per_iter_end_callback_fn=per_epoch,
+        per_iter_end_callback_fn=after_iteration,
     )
     return model, summary
 
@@ -143,9 +155,10 @@ def build_and_train(
 class _Tester:
     """Evaluates the model of a run, as often as it is asked, over the same loaders."""
 
-    def __init__(self, run: Run, precision: Precision) -> None:
+    def __init__(self, run: Run, precision: Precision, mlperf: MlperfSink) -> None:
         self.run = run
         self.precision = precision
+        self.mlperf = mlperf
         self.data_loaders: Any = None
         self.normalize: DeviceNormalize | None = None
         self.results: Mapping[str, Mapping[str, float]] = {}
@@ -159,6 +172,7 @@ class _Tester:
             self.data_loaders = make_data_loader(
                 self.run.cfg, is_train=False, is_distributed=distributed, keep_pixels=self.normalize is not None
             )
+        self.mlperf.begin_evaluation(len(self.data_loaders[0].dataset))
         results = run_tests(
             self.run.cfg,
             model,
@@ -168,6 +182,7 @@ class _Tester:
             normalize=self.normalize,
         )
         self.results, self.has_run = figures_of(results), True
+        self.mlperf.end_evaluation(self.results)
         for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
             if task in self.results:
                 logger.info("%s: %.4f", name, self.results[task]["AP"])

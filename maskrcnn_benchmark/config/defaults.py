@@ -254,3 +254,13 @@ _C.TEST.BBOX_AUG.H_FLIP = False
 _C.TEST.BBOX_AUG.SCALES = ()
 _C.TEST.BBOX_AUG.MAX_SIZE = 4000
 _C.TEST.BBOX_AUG.SCALE_H_FLIP = False
+
+# The log of a training run in MLPerf's format, which its compliance checker reads.
+_C.MLPERF = CfgNode()
+# The file, relative to OUTPUT_DIR; "" writes none.
+_C.MLPERF.LOG = ""
+# What the log says of the submission; an empty PLATFORM stands for the number and name of the devices.
+_C.MLPERF.DIVISION = "closed"
+_C.MLPERF.STATUS = "research"
+_C.MLPERF.ORG = "unofficial"
+_C.MLPERF.PLATFORM = ""

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.config import validate
+from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
 from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.allocator import keep_pages
@@ -81,6 +82,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     comm.init_process_group(device)
     cfg.freeze()
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
+    make_deterministic(cfg, device)
     output_dir = make_output_folder(cfg)
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
     if notice:
@@ -133,6 +135,12 @@ def build_device(args: argparse.Namespace, cfg: CfgNode) -> tuple[torch.device, 
         wanted = _own_gpu(wanted, args.local_rank)
     cfg.MODEL.DEVICE = wanted.type
     return wanted, notice
+
+
+def make_deterministic(cfg: CfgNode, device: torch.device) -> None:
+    """Choose the kernels that DETERMINISTIC asks for; on a CPU there is no choice."""
+    if cfg.DETERMINISTIC and device.type == "cuda":
+        use_deterministic_kernels()
 
 
 def make_output_folder(cfg: CfgNode) -> str:

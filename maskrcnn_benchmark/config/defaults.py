@@ -21,6 +21,8 @@ _C.MIN_MASK_MAP = 0.342
 _C.SAVE_CHECKPOINT = True
 # Everything random is derived from it: initial weights, order of samples, augmentation, sampling.
 _C.SEED = 0
+# The same bits in every run on a GPU too, for some speed; on a CPU they are the same anyway.
+_C.DETERMINISTIC = False
 # A Python file with the classes DatasetCatalog and ModelCatalog; one's own file is consulted before the package's.
 _C.PATHS_CATALOG = str(Path(__file__).parent / "paths_catalog.py")
 _C.AMP_VERBOSE = False

@@ -28,7 +28,7 @@ class TinyDetector(nn.Module):
                 BoxList(row.detach().float().repeat(2)[None], (w, h))
                 for row, (h, w) in zip(features, images.image_sizes, strict=True)
             ]
-        wanted = targets.values + self.noise * torch.randn(len(features))
+        wanted = targets.values + self.noise * torch.randn(len(features), device=features.device)
         return {
             "loss_one": (features[:, 0] - wanted).square().mean(),
             "loss_two": features[:, 1].abs().mean(),

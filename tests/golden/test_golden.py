@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn_benchmark.engine.precision import choose_dtype
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from tests.golden import formulas
@@ -100,11 +101,24 @@ def test_inference_equals_golden(golden, images):
     check_inference(golden, images, "cpu")
 
 
+@pytest.fixture
+def exact_float32():
+    """CUDA without TF32, which PyTorch's convolutions use unless told otherwise."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    choose_dtype("float32", torch.device("cuda"))
+    yield
+    for backend, value in zip(backends, before, strict=True):
+        backend.fp32_precision = value
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("exact_float32")
 def test_training_equals_golden_on_cuda(golden, images):
     check_training(golden, images, "cuda")
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("exact_float32")
 def test_inference_equals_golden_on_cuda(golden, images):
     check_inference(golden, images, "cuda")

@@ -200,14 +200,10 @@ def roi_align_backward_reference(
             for index, weight in corners:
                 part = torch.where(inside, weight, 0)[..., None] * shares
                 sums[group.level].index_add_(0, index.flatten(), part.flatten(0, 2))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return [
-        total.view(num_images, height, width, channels)
-        .permute(0, 3, 1, 2)
-        .to(grad.dtype)
-        .contiguous(memory_format=layout)
-        for total, (height, width) in zip(sums, sizes, strict=True)
-    ]
+    grads = empty_grads(grad, num_images, heights, widths, channels_last)
+    for result, total in zip(grads, sums, strict=True):
+        result.copy_(total.view(result.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2))
+    return grads
 
 
 def empty_output(features: Sequence[Tensor], rois: Tensor, bins: Sequence[int]) -> Tensor:
@@ -215,3 +211,16 @@ def empty_output(features: Sequence[Tensor], rois: Tensor, bins: Sequence[int]) 
     shape = (rois.shape[0], features[0].shape[1], bins[0], bins[1])
     layout = memory_format_of(features[0])
     return torch.empty(shape, dtype=features[0].dtype, device=rois.device, memory_format=layout)
+
+
+def empty_grads(
+    grad: Tensor, num_images: int, heights: Sequence[int], widths: Sequence[int], channels_last: bool
+) -> list[Tensor]:
+    """Uninitialised gradients [N, C, Hl, Wl] of the maps, in the dtype of ``grad`` [R, C, ph, pw]."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return [
+        torch.empty(
+            (num_images, grad.shape[1], height, width), dtype=grad.dtype, device=grad.device, memory_format=layout
+        )
+        for height, width in zip(heights, widths, strict=True)
+    ]

@@ -23,6 +23,7 @@ from maskrcnn_benchmark.ops._library import LIB, define_op
 from maskrcnn_benchmark.ops._roi_align_plain import (
     OP,
     check_arguments,
+    empty_grads,
     empty_output,
     roi_align_backward_reference,
     roi_align_reference,
@@ -64,6 +65,9 @@ def roi_align(
 ) -> Tensor:
     """Pools each roi from the level that fits its size. Differentiable with respect to every feature map.
 
+    On CUDA the gradients of a pixel are added in any order, or under ``torch.use_deterministic_algorithms`` in that of
+    the rois.
+
     Args:
         features: one map per level, finest first; float32, float64, float16 or bfloat16, NCHW or channels_last. Sums
             run in float32 (float64 for float64). The layout of the first one holds for all and for the result.
@@ -77,7 +81,8 @@ def roi_align(
         [R, C, ph, pw] in the dtype of the features.
 
     Raises:
-        ValueError: shapes that do not fit together, or on the CPU a batch index of an image that is not there.
+        ValueError: shapes that do not fit together, or a batch index of an image that is not there. On CUDA a look at
+            the indices would make the host wait: there such a roi counts as an empty slot.
         TypeError: a dtype that is not named above.
     """
     check_value(len(features) > 0, OP, "at least one feature map is needed, got none")
@@ -128,13 +133,7 @@ def _fake_backward(
     sampling_ratio: int,
     channels_last: bool,
 ) -> list[Tensor]:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return [
-        torch.empty(
-            (num_images, grad.shape[1], height, width), dtype=grad.dtype, device=grad.device, memory_format=layout
-        )
-        for height, width in zip(heights, widths, strict=True)
-    ]
+    return empty_grads(grad, num_images, heights, widths, channels_last)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -36,19 +36,22 @@ __device__ __forceinline__ Corners load_box(const Problem& problem, const Place&
   return load_vector<4>(problem.boxes + place.image * problem.image_stride + place.box(slot) * 4);
 }
 
+// Where a ground truth stands among those of all images; the last one for those behind it.
+__device__ __forceinline__ int64_t slot_of(const Problem& problem, const Place& place, int64_t truth) {
+  return place.image * problem.num_truths + min(truth, problem.num_truths - 1);
+}
+
 // Up to kThreads ground truths in shared memory.
 struct Truths {
   Corners* corners;  // [kThreads]
   float* areas;      // [kThreads]
   uint32_t* words;   // [kTiles] which of them count
 
-  // All threads of the block store one each.
+  // All threads of the block store one each. Nothing branches, so that loads overlap.
   __device__ __forceinline__ void store(const Problem& problem, int64_t slot, bool counts) const {
-    if (counts) {
-      const Corners box = load_vector<4>(problem.gt_boxes + slot * 4);
-      corners[threadIdx.x] = box;
-      areas[threadIdx.x] = area_of(box.values, problem.offset);
-    }
+    const Corners box = load_vector<4>(problem.gt_boxes + slot * 4);
+    corners[threadIdx.x] = box;
+    areas[threadIdx.x] = area_of(box.values, problem.offset);
     const uint32_t word = __ballot_sync(kAllLanes, counts);
     if (threadIdx.x % kWarp == 0) words[threadIdx.x / kWarp] = word;
   }
@@ -108,14 +111,8 @@ __device__ __forceinline__ bool may_meet(const Corners& around, const Corners& b
   return shared_width(around, box, offset) > 0.0f && shared_height(around, box, offset) > 0.0f;
 }
 
-__device__ __forceinline__ void note_highest(uint32_t* highest, float iou) {
-  for (int step = kWarp / 2; step > 0; step /= 2) iou = fmaxf(iou, __shfl_xor_sync(kAllLanes, iou, step));
-  // The bits of floats that are not negative are in the order of their values.
-  if (threadIdx.x % kWarp == 0 && iou > 0.0f) atomicMax(highest, __float_as_uint(iou));
-}
-
-__device__ __forceinline__ void write_matches(const Problem& problem, const Place& place, const Boxes& boxes, int32_t first_valid,
-                                      int32_t* best, int64_t* matches) {
+__device__ __forceinline__ void write_matches(const Problem& problem, const Place& place, const Boxes& boxes,
+                                              int32_t first_valid, int32_t* best, int64_t* matches) {
   for (int slot = 0; slot < kSlots; ++slot) {
     if (place.box(slot) >= problem.num_boxes) return;
     const int64_t index = place.image * problem.num_boxes + place.box(slot);
@@ -139,13 +136,13 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t item = blockIdx.x; item < problem.num_images * problem.num_chunks(); item += gridDim.x) {
     const Place place(problem, item);
     Boxes boxes(problem, place);
-    const Corners around = boxes.around();
     int32_t first_valid = -1;
     for (int64_t base = 0; base < problem.num_truths; base += kThreads) {
-      const int64_t own = base + threadIdx.x, own_slot = place.image * problem.num_truths + own;
+      const int64_t own = base + threadIdx.x, own_slot = slot_of(problem, place, own);
       truths.store(problem, own_slot, own < problem.num_truths && problem.gt_valid[own_slot]);
       highest[threadIdx.x] = 0;
       __syncthreads();
+      const Corners around = boxes.around();
       for (int tile = 0; tile < kTiles; ++tile) {
         const uint32_t valid = valid_words[tile];
         const int32_t first_slot = static_cast<int32_t>(base) + tile * kWarp;
@@ -154,7 +151,8 @@ __global__ void __launch_bounds__(kThreads)
         for (uint32_t left = __ballot_sync(kAllLanes, meets); left != 0; left &= left - 1) {
           const int bit = __ffs(static_cast<int>(left)) - 1, index = tile * kWarp + bit;
           const float iou = boxes.offer(corners[index], areas[index], first_slot + bit, problem.offset);
-          if (scratch.best != nullptr) note_highest(highest + index, iou);
+          // The bits of floats that are not negative are in the order of their values.
+          if (scratch.best != nullptr && iou > 0.0f) atomicMax(highest + index, __float_as_uint(iou));
         }
       }
       __syncthreads();
@@ -191,7 +189,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t item = blockIdx.x; item < problem.num_images * problem.num_chunks(); item += gridDim.x) {
     const Place place(problem, item);
     for (int64_t base = 0; base < problem.num_truths; base += kThreads) {
-      const int64_t own = base + threadIdx.x, own_slot = place.image * problem.num_truths + own;
+      const int64_t own = base + threadIdx.x, own_slot = slot_of(problem, place, own);
       const bool counts = own < problem.num_truths && problem.gt_valid[own_slot];
       const uint32_t most = counts ? scratch.gt_best[own_slot] : 0;
       const bool reached = counts && scratch.chunk_best[item * problem.num_truths + own] == most;

@@ -1,9 +1,9 @@
 // Matching of boxes to ground truths by IoU on CUDA devices. Nothing here knows torch.
 //
-// A first kernel finds each box's best ground truth and, chunk of boxes by chunk, each ground truth's best IoU. Where
-// low-quality matches are wanted, a second one looks again only into the chunks in which a ground truth reached its best:
-// the same arithmetic gives the same numbers, so equality finds the boxes. No IoU is kept in between, and every maximum is
-// taken over whole numbers, so the result does not depend on the order of the threads.
+// A first kernel finds each box's best ground truth and, for each chunk of boxes, the best IoU of each ground truth.
+// Where low-quality matches are wanted, a second one looks again only into the chunks in which a ground truth reached
+// its best: the same arithmetic gives the same numbers, so equality finds the boxes. A maximum does not depend on the
+// order in which atomics take it, so neither does the result.
 #pragma once
 
 #include <cstdint>

@@ -12,13 +12,13 @@ constexpr int kWarp = 32;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 constexpr int kGroup = 128;  // boxes that a block compares with as many others
 constexpr int kGroupTiles = kGroup / kWarp;
-constexpr int kWalkThreads = 1024;                // at most
-constexpr int kSlots = kStrip / kWalkThreads;     // boxes of a thread of walk
-constexpr int kAhead = 8;                         // tiles whose mask words are under way while as many are worked off
+constexpr int kWalkThreads = 1024;             // at most
+constexpr int kSlots = kStrip / kWalkThreads;  // boxes of a thread of walk
+constexpr int kAhead = 8;                      // tiles whose mask words are under way while as many are worked off
 
 // Boxes [first, first + count) of each row, in tiles of kWarp. The mask of a row has a word for each tile and each of
-// kStrip boxes: bit i of word (t, j) says that box j goes if box i of tile t is kept. Only tiles up to the box's own are
-// written, of the last only the boxes before it, and nothing between boxes that are all struck out.
+// kStrip boxes: bit i of word (t, j) says that box j goes if box i of tile t is kept. Only the tiles up to a box's own
+// are written, of that one only the boxes before it, and nothing between boxes that are all struck out.
 struct Strip {
   int64_t first;
   int count;
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kGroup)
   }
 }
 
-// Which boxes of a tile stay, one a lane, where `before` holds those of the same tile that would strike it out. Each round
-// settles at least one more lane than the last, and most tiles are settled in two or three; the end does not depend on it.
+// Which boxes of a tile stay, one a lane, where `before` holds those of the same tile that would strike it out. Each
+// round settles at least one more lane than the last; most tiles take two or three.
 __device__ __forceinline__ uint32_t settle(uint32_t before, bool alive) {
   uint32_t kept = __ballot_sync(kAllLanes, alive), last;
   do {

@@ -1,8 +1,8 @@
 // Greedy non-maximum suppression of many rows of boxes on CUDA devices. Nothing here knows torch.
 //
-// A row is worked off in strips. Within a strip every pair of boxes is compared at once, which fills a bit mask; then one
-// block a row walks over the mask; then the boxes that the strip keeps strike out the ones behind it. So the mask never
-// covers more than a strip, however long the row, and no comparison is made with a box that is struck out already.
+// A row is worked off in strips. All pairs of boxes within a strip are compared at once, which fills a bit mask; then
+// one block a row walks over the mask; then the boxes that the strip keeps strike out those behind it. So the mask never
+// covers more than a strip, however long the row.
 #pragma once
 
 #include <cstdint>

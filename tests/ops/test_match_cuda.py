@@ -26,6 +26,14 @@ def anchors(height, width):
     return (torch.stack([xs, ys, xs, ys], dim=-1).reshape(-1, 1, 4) + shapes).reshape(-1, 4)
 
 
+def one_each():
+    """Boxes side by side, and ground truths that meet a single one of them."""
+    x1 = 4.0 * torch.arange(600)
+    boxes = torch.stack([x1, torch.zeros(600), x1 + 2, torch.full_like(x1, 2)], dim=1)
+    chosen = torch.randperm(600, generator=torch.Generator().manual_seed(20))[:150]
+    return boxes, boxes[chosen][None], all_valid(1, 150)
+
+
 def not_numbers():
     boxes = random_boxes(3, 700, seed=21)
     boxes[0, ::3, 1], boxes[1, ::5, 2], boxes[1, 1::7] = torch.nan, torch.inf, -torch.inf
@@ -50,7 +58,10 @@ ALL_CASES = CASES | {
     "chunks": (random_boxes(2, 1025, seed=26), random_boxes(2, 129, seed=27), some_valid(2, 129)),
     "anchors": (anchors(100, 176), GROUND_TRUTHS[:, :3], all_valid(1, 3)),
     "anchors_and_nothing": (anchors(100, 176), GROUND_TRUTHS, all_valid(1, 4)),
+    "one_each": one_each(),
     "late_valid": late_valid(),
+    # An IoU of 0 everywhere: the low-quality match of every box is the first ground truth that counts.
+    "apart_and_late": (random_boxes(40), random_boxes(1, 3) + 1000, torch.tensor([[False, True, True]])),
     "not_numbers": not_numbers(),
     "no_truths": (random_boxes(5), torch.zeros(2, 0, 4), all_valid(2, 0)),
     "no_boxes": (torch.zeros(2, 0, 4), random_boxes(2, 3), all_valid(2, 3)),

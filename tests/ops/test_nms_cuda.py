@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,18 @@ LONG = {
 }
 
 
+def check_narrow_decisions(suppress):
+    """Of two boxes, one inside the other, with an IoU that is the threshold, or the next number above it."""
+    random = np.random.RandomState(12)
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    for outer in random.randint(1 << 21, 1 << 22, 100).astype(np.float32):  # so that every sum is exact
+        inner = np.floor(outer * random.uniform(0.3, 0.9)).astype(np.float32)
+        boxes = torch.tensor([[[0, 0, outer, 1], [0, 0, inner, 1]]])
+        iou = inner / outer
+        assert suppress(boxes, valid, float(iou), 0).tolist() == [[True, True]]
+        assert suppress(boxes, valid, float(np.nextafter(iou, np.float32(0))), 0).tolist() == [[True, False]]
+
+
 @pytest.fixture(params=[False, True], ids=["ascending", "descending"])
 def suppress(emulated, request):
     """The emulated kernels with the arguments of the op; blocks and threads run in this order."""
@@ -93,6 +106,10 @@ def test_emulated_kernels_take_many_rows_in_parts(suppress):
         assert torch.equal(suppress(*CASES["patchy"], 0.5, 1, rows_at_once), wanted)
 
 
+def test_emulated_kernels_decide_by_one_unit_in_the_last_place(suppress):
+    check_narrow_decisions(suppress)
+
+
 def test_emulated_kernels_keep_every_second_of_a_chain(suppress):
     keep = suppress(*LONG["chain"], 0.4, 1)
     assert keep[0, ::2].all()
@@ -105,14 +122,6 @@ def device(without_extension):
     if without_extension:
         pytest.skip("needs the compiled kernels")
     return torch.device("cuda")
-
-
-@pytest.fixture
-def without_waiting(device):
-    """While the test runs, waiting for the device is an error."""
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
 
 
 def on_device(device, arguments):
@@ -153,6 +162,11 @@ def test_device_equals_the_cpu_kernel_at_full_size(device, shape):
 
 
 @pytest.mark.gpu
+def test_device_decides_by_one_unit_in_the_last_place(device):
+    check_narrow_decisions(lambda *arguments: on_device(device, arguments))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_device_compares_other_dtypes_in_float32(device, dtype):
     boxes, valid = random_boxes(3, 200).to(dtype), some_valid(3, 200)
@@ -188,11 +202,14 @@ def test_device_replays_in_a_graph(device):
 @pytest.mark.gpu
 def test_device_works_on_the_current_stream(device):
     boxes, valid = CASES["patchy"]
+    there, valid_there = boxes.to(device), valid.to(device)
+    late = torch.zeros_like(there)
+    torch.cuda.synchronize()
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        torch.cuda._sleep(20_000_000)
-        late = torch.zeros(boxes.shape, device=device).copy_(boxes.to(device))
-        keep = OP(late, valid.to(device), 0.5, 1)
+        torch.cuda._sleep(50_000_000)
+        late.copy_(there)
+        keep = OP(late, valid_there, 0.5, 1)
     side.synchronize()
     assert torch.equal(keep.cpu(), OP(boxes, valid, 0.5, 1))
 

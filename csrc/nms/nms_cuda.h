@@ -1,8 +1,8 @@
 // Greedy non-maximum suppression of many rows of boxes on CUDA devices. Nothing here knows torch.
 //
 // A row is worked off in strips. All pairs of boxes within a strip are compared at once, which fills a bit mask; then
-// one block a row walks over the mask; then the boxes that the strip keeps strike out those behind it. So the mask never
-// covers more than a strip, however long the row.
+// one block a row walks over the mask; then the boxes that the strip keeps strike out those behind it. So the mask
+// covers no more than a strip, however long the row.
 #pragma once
 
 #include <cstdint>

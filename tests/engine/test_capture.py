@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -11,8 +13,12 @@ from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.structures.targets import Targets
+from tests.apps.tiny_run import tiny_run
 from tests.engine.graphs_on_cpu import GraphsOnCpu
+from tests.engine.test_two_processes import start
 from tests.modeling.test_detector import build, make_batch
+
+__all__ = ["tiny_run"]  # a fixture
 
 CPU = torch.device("cpu")
 SHAPES = ((96, 128), (128, 96))
@@ -184,3 +190,28 @@ def test_what_cannot_be_captured_is_said():
         capture_trunk(build(), "cuda_graphs", **settings)
     with pytest.raises(ValueError, match="one of eager, cuda_graphs, compile, got 'on'"):
         capture_trunk(build(), "on", **settings)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_gradients_of_a_record(tmp_path, repository):
+    start("captured_processes", 2, tmp_path, repository)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
+    for steps in (1, 2):
+        for name, tensor in ranks[0][False, steps].items():
+            assert torch.equal(ranks[1][False, steps][name], tensor), name
+            for rank in ranks:
+                assert torch.equal(rank[True, steps][name], tensor), name
+
+
+@pytest.mark.slow
+def test_a_run_with_a_compiled_trunk(tiny_run):
+    """The real compiler, from the command's options to the evaluation."""
+    first = []
+    for capture in ("eager", "compile"):
+        tiny_run.output = tiny_run.folder / capture
+        tiny_run.train(keys={"MODEL.CAPTURE": capture, "INPUT.SHAPE_BUCKETS": "((64, 96), (96, 64))"})
+        rows = map(json.loads, (tiny_run.output / "metrics.jsonl").read_text().splitlines())
+        first.append(next(row for row in rows if row["iteration"] == 1))
+    losses = [{name: value for name, value in row.items() if "loss" in name} for row in first]
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -3,8 +3,9 @@
 Environment:
   MASKRCNN_REQUIRE_EXT=1   a missing compiler is an error instead of a warning
   FORCE_CUDA=1             build the CUDA kernels; an error where torch or nvcc cannot
-  TORCH_CUDA_ARCH_LIST     for instance "8.0;9.0+PTX"; without it the GPUs of this machine, with PTX for later ones
-  CXX, CUDA_HOME, MAX_JOBS as torch.utils.cpp_extension reads them
+  TORCH_CUDA_ARCH_LIST     for instance "8.0;9.0+PTX"; without it the GPUs of this machine, with PTX for later ones, or
+                           where there are none those that torch was built for
+  CXX, CUDA_HOME, MAX_JOBS as torch.utils.cpp_extension reads them; nvcc takes CXX too, unless CC names another one
 
 Install with `pip install -e . --no-build-isolation`, so that the kernels are built against the torch that runs them.
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,68 +47,125 @@ def obstacle() -> str | None:
     return None
 
 
+def nvcc_answer(cuda_home: str | Path, option: str) -> str:
+    """What the nvcc of a CUDA toolkit prints for ``option``."""
+    command = [str(Path(cuda_home) / "bin" / "nvcc"), option]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def find_cuda_home() -> str | None:
+    """The folder of a CUDA toolkit with nvcc and headers, or None.
+
+    torch takes the folder above the nvcc in PATH, which may be a link to, or a script beside, the toolkit itself.
+    """
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc")
+    candidates = [named] if named else [*([Path(found).resolve().parents[1]] if found else []), "/usr/local/cuda"]
+    homes = [str(home) for home in candidates if shutil.which("nvcc", path=str(Path(home) / "bin"))]
+    complete = [home for home in homes if Path(home, "include", "cuda_runtime.h").exists()]
+    return next(iter(complete + homes), None)
+
+
 def cuda_obstacle() -> str | None:
     """Why no CUDA source can be built here, or None."""
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) was built without CUDA"
-    if CUDA_HOME is None or not shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")):
-        return "nvcc was not found; install the CUDA toolkit or set CUDA_HOME"
+    home = find_cuda_home()
+    if home is None:
+        return "no CUDA toolkit with nvcc was found; install one or set CUDA_HOME"
+    release = re.search(r"release (\d+)", nvcc_answer(home, "--version"))
+    if release and release[1] != torch.version.cuda.partition(".")[0]:
+        return f"nvcc in {home} is of CUDA {release[1]}, but torch is of CUDA {torch.version.cuda}; set CUDA_HOME"
     return None
 
 
 def use_cuda() -> bool:
-    """Whether the CUDA sources join the build."""
+    """Whether the CUDA sources join the build; warns where they should but cannot."""
+    import torch
+
     reason = cuda_obstacle()
     if reason and flag("FORCE_CUDA"):
         raise SystemExit(f"FORCE_CUDA=1, but {reason}.")
+    if reason and torch.version.cuda is not None:
+        warnings.warn(f"The CUDA kernels are left out: {reason}. On GPUs the plain kernels run.", stacklevel=1)
     return reason is None
 
 
-def choose_cuda_architectures() -> None:
-    """Sets TORCH_CUDA_ARCH_LIST where it is unset: the GPUs here, else those that torch was built for, plus PTX."""
+def choose_cuda_architectures(cuda_home: str) -> None:
+    """Sets TORCH_CUDA_ARCH_LIST where it is unset: the GPUs here, else what torch was built for, plus PTX."""
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return
     import torch
 
+    def numbers(names: list[str]) -> set[tuple[int, int]]:
+        matches = (re.fullmatch(r"sm_(\d+)(\d)", name) for name in names)
+        return {(int(match[1]), int(match[2])) for match in matches if match}
+
+    known = numbers(nvcc_answer(cuda_home, "--list-gpu-code").split())
     present = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
-    built_for = {name[3:] for name in torch.cuda.get_arch_list() if name.startswith("sm_")}
-    architectures = sorted(present) or sorted((int(digits[:-1]), int(digits[-1])) for digits in built_for)
-    if architectures:
-        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(f"{major}.{minor}" for major, minor in architectures) + "+PTX"
+    wanted = present or numbers(torch.cuda.get_arch_list()) or {(8, 0), (9, 0)}
+    # A GPU that is newer than nvcc compiles the PTX of the newest one that nvcc knows.
+    chosen = sorted({max(pair for pair in known if pair <= gpu) for gpu in wanted if gpu >= min(known)})
+    if not chosen:
+        raise SystemExit(f"The GPUs here are too old for nvcc in {cuda_home}; set CUDA_HOME to an older CUDA toolkit.")
+    os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(f"{major}.{minor}" for major, minor in chosen) + "+PTX"
 
 
-def sources(pattern: str) -> list[str]:
-    """Files below csrc/, relative to the root as setuptools wants them, in a fixed order."""
-    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob(pattern))
+def sources(pattern: str, root: Path = ROOT) -> list[str]:
+    """Files below csrc/, relative to ``root`` as setuptools wants them, in a fixed order."""
+    return sorted(path.relative_to(root).as_posix() for path in (root / "csrc").glob(pattern))
+
+
+def host_sources(root: Path = ROOT) -> list[str]:
+    """Sources of the build without CUDA."""
+    files = ["csrc/module.cpp", *sources("*/*.cpp", root)]
+    return [path for path in files if not path.endswith("_cuda_host.cpp")]
+
+
+def cuda_sources(root: Path = ROOT) -> list[str]:
+    """Sources that the CUDA build has besides: kernels, and the files that launch them."""
+    return sources("*/*_cuda.cu", root) + sources("*/*_cuda_host.cpp", root)
+
+
+def compile_args() -> dict[str, list[str]]:
+    """Flags of the C++ compiler and of nvcc, beside those that torch gives."""
+    if WINDOWS:
+        return {"cxx": ["/O2", "/fp:precise"], "nvcc": ["-O3", "--fmad=false"]}
+    # Products and sums stay apart, so that the kernels round as the plain PyTorch ones do.
+    cxx = ["-std=c++20", "-O3", "-ffp-contract=off", "-g0", "-Wall"]
+    nvcc = ["-std=c++20", "-O3", "--fmad=false", "-lineinfo", "-Xcompiler", "-Wall"]
+    if platform.system() == "Linux":  # at::parallel_for is a header; without OpenMP it would run on one thread
+        cxx.append("-fopenmp")
+    if os.environ.get("CXX") and not os.environ.get("CC"):  # torch hands CC to nvcc
+        nvcc += ["-ccbin", os.environ["CXX"].split()[0]]
+    return {"cxx": cxx, "nvcc": nvcc}
+
+
+def link_args() -> list[str]:
+    """Flags of the linker."""
+    return ["-fopenmp", "-Wl,-s"] if platform.system() == "Linux" else []
 
 
 def extension() -> Any:
     """The extension with its sources and flags."""
+    with_cuda = use_cuda() and bool(cuda_sources())
+    if with_cuda:
+        home = find_cuda_home()
+        os.environ["CUDA_HOME"] = home  # before the import below, which reads it
+        choose_cuda_architectures(home)
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    # Products and sums stay apart, so that the kernels round as the plain PyTorch ones do.
-    compile_args = ["/O2", "/fp:precise"] if WINDOWS else ["-O3", "-ffp-contract=off", "-g0", "-Wall"]
-    link_args = []
-    if platform.system() == "Linux":  # at::parallel_for is a header; without OpenMP it would run on one thread
-        compile_args.append("-fopenmp")
-        link_args += ["-fopenmp", "-Wl,-s"]
-    host = [path for path in ["csrc/module.cpp", *sources("*/*.cpp")] if not path.endswith("_cuda_host.cpp")]
-    common = {
-        "name": "maskrcnn_benchmark._C",
-        "depends": sources("**/*.h") + sources("**/*.cuh"),
-        "extra_link_args": link_args,
-        "py_limited_api": True,
-    }
-    device = sources("*/*_cuda.cu") + sources("*/*_cuda_host.cpp")
-    if use_cuda() and device:
-        choose_cuda_architectures()
-        return CUDAExtension(
-            sources=host + device, extra_compile_args={"cxx": compile_args, "nvcc": ["-O3", "-lineinfo"]}, **common
-        )
-    return CppExtension(sources=host, extra_compile_args={"cxx": compile_args}, **common)
+    flags = compile_args()
+    return (CUDAExtension if with_cuda else CppExtension)(
+        name="maskrcnn_benchmark._C",
+        sources=host_sources() + (cuda_sources() if with_cuda else []),
+        depends=sources("**/*.h") + sources("**/*.cuh"),
+        extra_compile_args=flags if with_cuda else {"cxx": flags["cxx"]},
+        extra_link_args=link_args(),
+        py_limited_api=True,
+    )
 
 
 def build_command() -> type:
@@ -144,4 +204,5 @@ def main() -> None:
     setup()
 
 
-main()
+if __name__ == "__main__":  # scripts/compile_cuda.py reads the flags
+    main()

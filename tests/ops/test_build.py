@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -67,3 +68,119 @@ def test_a_failed_compile_ends_with_the_reason_and_the_remedy(tree):
     assert "The compiled kernels were not built" in result.stderr
     assert "Try again with: python setup.py build_ext --inplace" in result.stderr
     assert not list((tree / "maskrcnn_benchmark").glob("_C*"))
+
+
+@pytest.fixture
+def setup(repository, monkeypatch):
+    """setup.py as a module, on a machine without settings."""
+    for name in ("TORCH_CUDA_ARCH_LIST", "FORCE_CUDA", "CUDA_HOME", "CUDA_PATH", "CC", "CXX"):
+        monkeypatch.setenv(name, "")  # comes back after the test, whatever setup.py sets
+        monkeypatch.delenv(name)
+    spec = importlib.util.spec_from_file_location("setup_under_test", repository / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_toolkit(folder, codes="sm_75 sm_80 sm_90 sm_120", release="13.0", headers=True):
+    """A CUDA toolkit whose nvcc answers two questions."""
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    answers = f"case $1 in --version) echo 'release {release}, V{release}.88';; *) printf '%s\\n' {codes};; esac"
+    nvcc.write_text(f"#!/bin/sh\n{answers}\n")
+    nvcc.chmod(0o755)
+    if headers:
+        (folder / "include").mkdir()
+        (folder / "include" / "cuda_runtime.h").write_text("")
+    return str(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in of nvcc is a shell script")
+class TestCudaBuild:
+    """What a CUDA build of torch would find, with stand-ins for torch's answers and for nvcc."""
+
+    @pytest.mark.parametrize(
+        ("gpus", "built_for", "expected"),
+        [
+            ([(9, 0), (8, 0), (9, 0)], "", "8.0;9.0+PTX"),
+            ([], "sm_75 sm_80 sm_90 sm_120 compute_120", "7.5;8.0;9.0;12.0+PTX"),
+            ([], "", "8.0;9.0+PTX"),
+            ([(8, 9)], "sm_80", "8.0+PTX"),  # nvcc knows no 8.9: code for 8.0 runs there
+            ([(13, 0)], "sm_80", "12.0+PTX"),
+            ([(7, 0), (9, 0)], "", "9.0+PTX"),
+        ],
+    )
+    def test_architectures(self, setup, tmp_path, monkeypatch, gpus, built_for, expected):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+        monkeypatch.setattr(torch.cuda, "get_arch_list", built_for.split)
+        setup.choose_cuda_architectures(make_toolkit(tmp_path / "cuda"))
+        assert os.environ["TORCH_CUDA_ARCH_LIST"] == expected
+
+    def test_the_architectures_asked_for_stay(self, setup, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6")
+        setup.choose_cuda_architectures(str(tmp_path))
+        assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.6"
+
+    def test_gpus_too_old_for_nvcc(self, setup, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 0))
+        with pytest.raises(SystemExit, match=r"too old for nvcc in .*; set CUDA_HOME to an older CUDA toolkit"):
+            setup.choose_cuda_architectures(make_toolkit(tmp_path / "cuda"))
+
+    def test_the_toolkit_is_found_behind_a_link(self, setup, tmp_path, monkeypatch):
+        home = make_toolkit(tmp_path / "cuda")
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvcc").symlink_to(tmp_path / "cuda" / "bin" / "nvcc")
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+        assert setup.find_cuda_home() == home
+        named = make_toolkit(tmp_path / "named", headers=False)
+        monkeypatch.setenv("CUDA_HOME", named)
+        assert setup.find_cuda_home() == named
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
+        assert setup.find_cuda_home() is None
+
+    def test_another_major_version_is_an_obstacle(self, setup, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_HOME", make_toolkit(tmp_path / "cuda", release="12.8"))
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        with pytest.warns(
+            UserWarning, match=r"CUDA kernels are left out: nvcc in .* is of CUDA 12, but torch is of CUDA"
+        ):
+            assert not setup.use_cuda()
+        monkeypatch.setenv("FORCE_CUDA", "1")
+        with pytest.raises(SystemExit, match=r"FORCE_CUDA=1, but nvcc in .* is of CUDA 12"):
+            setup.use_cuda()
+        monkeypatch.setattr(torch.version, "cuda", "12.4")
+        assert setup.use_cuda()
+
+    def test_a_torch_with_cuda_warns_where_nvcc_is_missing(self, setup, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        with pytest.warns(UserWarning, match="The CUDA kernels are left out: no CUDA toolkit with nvcc was found"):
+            assert not setup.use_cuda()
+
+    def test_the_compiler_asked_for_serves_nvcc_too(self, setup, monkeypatch):
+        monkeypatch.setenv("CXX", "g++-13 -pipe")
+        assert setup.compile_args()["nvcc"][-2:] == ["-ccbin", "g++-13"]
+        monkeypatch.setenv("CC", "gcc-13")  # which torch hands to nvcc
+        assert "-ccbin" not in setup.compile_args()["nvcc"]
+
+    def test_the_extension_holds_all_sources(self, setup, tmp_path, monkeypatch, repository):
+        monkeypatch.setenv("CUDA_HOME", make_toolkit(tmp_path / "cuda"))
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        # What torch reads from the environment when the module is imported, which a CPU build does not do.
+        monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", str(tmp_path / "cuda"))
+        monkeypatch.chdir(repository)
+        extension = setup.extension()
+        files = {
+            path.relative_to(repository).as_posix()
+            for kind in ("cpp", "cu")
+            for path in repository.glob(f"csrc/**/*.{kind}")
+        }
+        assert set(extension.sources) == files
+        assert len(extension.sources) == len(files)
+        assert extension.py_limited_api
+        assert "cudart" in extension.libraries
+        assert {"--fmad=false", "-std=c++20"} <= set(extension.extra_compile_args["nvcc"])
+        # torch chooses no architecture where it finds the word among the flags.
+        assert not any("arch" in option for option in extension.extra_compile_args["nvcc"])

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from tests.ops.cuda_emulation.build import Emulation, build, find_compiler, sources_of
+from tests.ops.inputs import RoiCase
 
 WITHOUT_EXTENSION = os.environ.get("MASKRCNN_TESTS_WITHOUT_EXTENSION") == "1"
 
@@ -26,8 +29,6 @@ def without_extension() -> bool:
 @pytest.fixture
 def threads():
     """``threads(n)`` sets the number of threads; the old one comes back after the test."""
-    import torch
-
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -54,3 +55,54 @@ def emulated(tmp_path_factory) -> Callable[[str], Emulation]:
         return emulation
 
     return get
+
+
+class ConvThenPool(nn.Module):
+    """A convolution and the op under test, ``pool(features, rois)``."""
+
+    def __init__(self, pool: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = pool
+
+    def forward(self, image: Tensor, rois: Tensor) -> Tensor:
+        return self.pool(self.conv(image), rois)
+
+
+@pytest.fixture
+def check_compile() -> Callable[..., None]:
+    """``check_compile(pool)``: compiled without graph breaks it gives the same outputs and gradients, for two sizes."""
+
+    def check(pool: Callable[[Tensor, Tensor], Tensor], layout: torch.memory_format = torch.contiguous_format) -> None:
+        model = ConvThenPool(pool).to(memory_format=layout)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+        for height, num_rois in ((16, 6), (24, 9)):
+            image = torch.randn(2, 3, height, 20).contiguous(memory_format=layout)
+            rois = RoiCase("compile", "proposals", num_rois=num_rois, image_size=(64, 80)).make_rois()
+            results = []
+            for function in (model, compiled):
+                model.zero_grad()
+                output = function(image, rois)
+                output.square().sum().backward()
+                results.append((output.detach(), model.conv.weight.grad.clone()))
+            torch.testing.assert_close(results[0], results[1])
+
+    return check
+
+
+@pytest.fixture
+def check_export() -> Callable[..., None]:
+    """``check_export(pool)``: exported with free sizes it gives the same for other ones."""
+
+    def check(pool: Callable[[Tensor, Tensor], Tensor]) -> None:
+        model = ConvThenPool(pool).eval()
+        rois = RoiCase("export", "proposals", num_rois=6, image_size=(64, 80)).make_rois()
+        free = torch.export.Dim.AUTO
+        program = torch.export.export(
+            model, (torch.randn(2, 3, 16, 20), rois), dynamic_shapes=({2: free, 3: free}, {0: free})
+        )
+        image, more = torch.randn(2, 3, 24, 28), torch.cat([rois, rois])
+        torch.testing.assert_close(program.module()(image, more), model(image, more))
+
+    return check

@@ -169,41 +169,16 @@ def test_autocast_keeps_the_dtype_of_the_features(dtype):
     assert torch.equal(result, roi_pool(features, rois, output_size=tuple(bins), spatial_scale=scale))
 
 
-class _Head(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
-
-    def forward(self, image, rois):
-        return roi_pool(self.conv(image), rois, output_size=(3, 3), spatial_scale=0.25)
+def pool(features, rois):
+    return roi_pool(features, rois, output_size=(3, 3), spatial_scale=0.25)
 
 
-def test_compile_without_graph_breaks():
-    torch.manual_seed(0)
-    model = _Head()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
-    for height, num_rois in ((16, 6), (24, 9)):
-        image = torch.randn(2, 3, height, 20)
-        rois = RoiCase("compile", "proposals", num_rois=num_rois, image_size=(64, 80)).make_rois()
-        results = []
-        for function in (model, compiled):
-            model.zero_grad()
-            output = function(image, rois)
-            output.square().sum().backward()
-            results.append((output.detach(), model.conv.weight.grad.clone()))
-        torch.testing.assert_close(results[0], results[1])
+def test_compile_without_graph_breaks(check_compile):
+    check_compile(pool)
 
 
-def test_export_with_free_sizes():
-    torch.manual_seed(0)
-    model = _Head().eval()
-    rois = RoiCase("export", "proposals", num_rois=6, image_size=(64, 80)).make_rois()
-    free = torch.export.Dim.AUTO
-    program = torch.export.export(
-        model, (torch.randn(2, 3, 16, 20), rois), dynamic_shapes=({2: free, 3: free}, {0: free})
-    )
-    image, more = torch.randn(2, 3, 24, 28), torch.cat([rois, rois])
-    torch.testing.assert_close(program.module()(image, more), model(image, more))
+def test_export_with_free_sizes(check_export):
+    check_export(pool)
 
 
 @pytest.mark.parametrize("function", [torch.ops.mrcnn.roi_pool, roi_pool_reference], ids=["op", "plain"])

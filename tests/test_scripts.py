@@ -203,7 +203,11 @@ def test_train_benchmark(checkout):
     assert done.stdout.splitlines()[-1] == "Training perf is: 192.00 FPS", done.stderr  # 96 images in half a second
     call = checkout.calls()[0]
     assert call[call.index("SOLVER.IMS_PER_BATCH") + 1] == "96"
-    assert {"--skip-test", "500", "0.04", "(30000, 40000)", "float32"} <= set(call)
+    assert {"500", "0.04", "(30000, 40000)", "float32"} <= set(call)
+    tool = call.index(f"{checkout.root}/tools/benchmark.py")
+    assert call[tool + 1 :][:2] == ["--config-file", f"{checkout.root}/{JOB}"]
+    assert call[call.index("--iterations") + 1] == "0"  # as many as SOLVER.MAX_ITER says
+    assert "--synthetic" not in call
     own = checkout.run(
         "train_benchmark.sh", "fp32", "1", "False", "False", "SOLVER.IMS_PER_BATCH", "2", STUB_PRINTS=line
     )
@@ -214,7 +218,62 @@ def test_inference_benchmark(checkout):
     line = "maskrcnn_benchmark.inference INFO: Total inference time: 0:04:55.8 (0.05 s / img per device, on 1 devices)"
     done = checkout.run("inference_benchmark.sh", "float16", "16", STUB_PRINTS=line)
     assert done.stdout.splitlines()[-1] == "Inference perf is: 20.00 FPS", done.stderr
+    call = checkout.calls()[0]
+    assert call[1] == f"{checkout.root}/tools/benchmark.py"
+    assert call[call.index("TEST.IMS_PER_BATCH") + 1] == "16"
+    assert call[call.index("DATASETS.TEST") + 1] == '("coco_2017_val",)'
+    assert call[call.index("OUTPUT_DIR") + 1] == str(checkout.results)  # whose last_checkpoint is read
     assert checkout.run("inference_benchmark.sh", "float16").returncode != 0
+
+
+BENCHMARKS = {
+    "train_benchmark.sh": (["float32", "1", "False", "False"], "Training perf is: "),
+    "inference_benchmark.sh": (["float32", "2"], "Inference perf is: "),
+}
+
+
+@pytest.mark.parametrize("script", BENCHMARKS)
+def test_benchmark_without_data_has_a_fourth_way(tmp_path, script):
+    arguments, _ = BENCHMARKS[script]
+    done = subprocess.run(
+        ["bash", str(REPOSITORY / "scripts" / script), *arguments],
+        env=os.environ | {
+            "PYTHON": sys.executable, "SKIP_SETUP": "1", "DATA_DIR": str(tmp_path / "none"),
+            "RESULTS": str(tmp_path / "r"),
+        },
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    for part in ("download_dataset.sh", "configs/demo", f"SYNTHETIC=1 bash scripts/{script}"):
+        assert part in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", BENCHMARKS)
+def test_benchmark_of_invented_images(tmp_path, script):
+    arguments, line = BENCHMARKS[script]
+    tiny = [
+        "SOLVER.MAX_ITER",
+        "8",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "INPUT.MIN_SIZE_TRAIN",
+        "64",
+        "INPUT.MIN_SIZE_TEST",
+        "64",
+    ]
+    done = subprocess.run(
+        ["bash", str(REPOSITORY / "scripts" / script), *arguments, "--warmup", "1", *tiny],
+        env=os.environ | {
+            "PYTHON": sys.executable, "SKIP_SETUP": "1", "SYNTHETIC": "1", "CONFIG": DEMO, "RESULTS": str(tmp_path),
+        },
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    speed = float(done.stdout.splitlines()[-1].removeprefix(line).removesuffix(" FPS"))
+    (row,) = json.loads((tmp_path / script.replace(".sh", ".json")).read_text())["rows"]
+    assert speed == pytest.approx(row["images_per_second"], rel=0.01)
+    assert row["synthetic"]
 
 
 def test_benchmark_without_its_line_fails(checkout):

@@ -30,7 +30,8 @@ __device__ __forceinline__ void add_sample(const T* plane, int stride, int width
   const A w1 = y.low_weight * x.low_weight, w2 = y.low_weight * x.high_weight;
   const A w3 = y.high_weight * x.low_weight, w4 = y.high_weight * x.high_weight;
   for (int c = 0; c < kWidth; ++c) {
-    const A value = w1 * load(v1.values[c]) + w2 * load(v2.values[c]) + w3 * load(v3.values[c]) + w4 * load(v4.values[c]);
+    const A upper = w1 * load(v1.values[c]) + w2 * load(v2.values[c]);
+    const A value = upper + w3 * load(v3.values[c]) + w4 * load(v4.values[c]);
     sum[c] += inside ? value : A(0);
   }
 }
@@ -85,8 +86,8 @@ __global__ void __launch_bounds__(kThreads, kResident<A>)
         if constexpr (kRatio > 0) {
           for (int iy = 0; iy < kRatio; ++iy) {
             for (int ix = 0; ix < kRatio; ++ix) {
-              add_sample(plane, stride, place.x.extent, samples[row * kRatio + iy], samples[rows + column * kRatio + ix],
-                         sum);
+              const Sample<A>&y = samples[row * kRatio + iy], &x = samples[rows + column * kRatio + ix];
+              add_sample(plane, stride, place.x.extent, y, x, sum);
             }
           }
         } else {
@@ -108,8 +109,8 @@ cudaError_t launch(const Problem<A>& problem, const Maps<const T>& maps, bool ch
   const int64_t vectors = static_cast<int64_t>(problem.bins()) * (problem.channels / kWidth);
   const int64_t most = (vectors + kThreads - 1) / kThreads;
   const int64_t parts = std::min(most, (kManyBlocks + problem.num_rois - 1) / problem.num_rois);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(problem.num_rois * parts, INT32_MAX));
-  MRCNN_LAUNCH((pool<kWidth, kRatio, T, A>), dim3(blocks), dim3(kThreads), 0, stream, problem, maps, channels_last,
+  const dim3 grid = grid_for(problem.num_rois * parts);
+  MRCNN_LAUNCH((pool<kWidth, kRatio, T, A>), grid, dim3(kThreads), 0, stream, problem, maps, channels_last,
                static_cast<int>(parts), output);
   return MRCNN_CHECK_LAUNCH();
 }

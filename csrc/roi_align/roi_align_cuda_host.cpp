@@ -32,7 +32,8 @@ void check_roi_inputs(const at::Tensor& rois, const std::optional<at::Tensor>& l
   TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, kOp, ": rois must have the shape [R, 5], got ", rois.sizes());
   TORCH_CHECK_TYPE(rois.scalar_type() == accumulate_dtype(dtype), kOp, ": rois must be ", accumulate_dtype(dtype),
                    " for features of ", dtype, ", got ", rois.scalar_type());
-  TORCH_CHECK_VALUE(levels.has_value() || num_levels == 1, kOp, ": levels are needed for ", num_levels, " feature maps");
+  TORCH_CHECK_VALUE(levels.has_value() || num_levels == 1, kOp, ": levels are needed for ", num_levels,
+                    " feature maps");
   TORCH_CHECK_VALUE(num_levels <= kMaxLevels, kOp, ": at most ", kMaxLevels, " feature maps are possible on CUDA, got ",
                     num_levels);
   if (!levels) return;
@@ -97,17 +98,19 @@ Maps<T> pointers(const std::vector<at::Tensor>& maps) {
 
 at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
                      at::IntArrayRef output_size, at::ArrayRef<double> scales, int64_t sampling_ratio) {
-  TORCH_CHECK_VALUE(!features.empty() && features.size() == scales.size(), kOp, ": one spatial scale per feature map is "
-                    "needed, got ", features.size(), " maps and ", scales.size(), " scales");
+  TORCH_CHECK_VALUE(!features.empty() && features.size() == scales.size(), kOp,
+                    ": one spatial scale per feature map is needed, got ", features.size(), " maps and ", scales.size(),
+                    " scales");
   TORCH_CHECK_VALUE(output_size.size() == 2 && output_size[0] > 0 && output_size[1] > 0, kOp,
                     ": output_size must be two positive numbers, got ", output_size);
   TORCH_CHECK_VALUE(sampling_ratio >= 0, kOp, ": sampling_ratio must be 0 or more, got ", sampling_ratio);
   const at::Tensor& finest = features[0];
   std::vector<int64_t> heights, widths;
   for (const at::Tensor& map : features) {
-    TORCH_CHECK_VALUE(map.dim() == 4 && map.size(0) == finest.size(0) && map.size(1) == finest.size(1) &&
-                      map.size(2) > 0 && map.size(3) > 0, kOp, ": each feature map must have the shape [",
-                      finest.size(0), ", ", finest.dim() > 1 ? finest.size(1) : 0, ", H, W] with H, W > 0, got ", map.sizes());
+    const bool fits = finest.dim() == 4 && map.dim() == 4 && map.size(0) == finest.size(0) &&
+                      map.size(1) == finest.size(1) && map.size(2) > 0 && map.size(3) > 0;
+    TORCH_CHECK_VALUE(fits, kOp, ": each feature map must have the shape [", finest.dim() > 0 ? finest.size(0) : 0,
+                      ", ", finest.dim() > 1 ? finest.size(1) : 0, ", H, W] with H, W > 0, got ", map.sizes());
     TORCH_CHECK_TYPE(map.scalar_type() == finest.scalar_type(), kOp, ": all feature maps must have one dtype, got ",
                      finest.scalar_type(), " and ", map.scalar_type());
     check_device(rois, "rois", map, "features");
@@ -115,7 +118,8 @@ at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std:
     widths.push_back(map.size(3));
   }
   check_roi_inputs(rois, levels, features.size(), finest.scalar_type());
-  const Inputs inputs(rois, levels, finest.size(0), finest.size(1), heights, widths, output_size, scales, sampling_ratio);
+  const Inputs inputs(rois, levels, finest.size(0), finest.size(1), heights, widths, output_size, scales,
+                      sampling_ratio);
   const c10::cuda::CUDAGuard guard(finest.device());
   const at::MemoryFormat layout = memory_format_of(finest);
   const at::Tensor output = at::empty({rois.size(0), finest.size(1), output_size[0], output_size[1]},
@@ -171,12 +175,12 @@ std::vector<at::Tensor> roi_align_backward(const at::Tensor& grad, const at::Ten
   const at::IntArrayRef heights = C10_AS_INTARRAYREF_SLOW(heights_sym), widths = C10_AS_INTARRAYREF_SLOW(widths_sym);
   TORCH_CHECK_VALUE(!heights.empty() && heights.size() == widths.size() && heights.size() == scales.size(), kOp,
                     ": one height, width and scale per level are needed");
-  TORCH_CHECK_VALUE(grad.dim() == 4 && grad.size(0) == rois.size(0), kOp, ": grad must have the shape [R, C, ph, pw], got ",
-                    grad.sizes());
+  TORCH_CHECK_VALUE(grad.dim() == 4 && rois.dim() > 0 && grad.size(0) == rois.size(0), kOp,
+                    ": grad must have the shape [R, C, ph, pw], got ", grad.sizes());
   check_device(rois, "rois", grad, "grad");
   check_roi_inputs(rois, levels, heights.size(), grad.scalar_type());
-  const Inputs inputs(rois, levels, num_images.expect_int(), grad.size(1), heights, widths, grad.sizes().slice(2), scales,
-                      sampling_ratio);
+  const Inputs inputs(rois, levels, num_images.expect_int(), grad.size(1), heights, widths, grad.sizes().slice(2),
+                      scales, sampling_ratio);
   const c10::cuda::CUDAGuard guard(grad.device());
   std::vector<at::Tensor> grads = sum_gradients(inputs, grad);
   for (at::Tensor& map : grads) {

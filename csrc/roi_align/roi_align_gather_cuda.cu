@@ -1,7 +1,5 @@
 // The gradient of ROIAlign, tile by tile: the rois are sorted by image and level, then each tile walks those that reach
 // it, in their order. Without atomics, so the result is the same to the last bit on every run.
-#include <algorithm>
-
 #include "roi_align_weights.cuh"
 
 namespace mrcnn::roi_align::cuda {
@@ -18,10 +16,14 @@ struct Order {
   Range* ranges;      // [N * L] entries of each image and level
 };
 
-// How many threads of the block before this one, and how many in all, bring true. Ends with a barrier; `counts` is free
-// again after the next one.
+// How many threads of the block before this one, and how many in all, bring true.
+struct Rank {
+  int before, all;
+};
+
+// Needs another barrier before it is called again, for the sake of `counts`, one number per warp.
 template <int kSize>
-__device__ __forceinline__ Range rank(bool value, int* counts) {
+__device__ __forceinline__ Rank rank(bool value, int* counts) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const unsigned ballot = __ballot_sync(kAll, value);
   if (lane == 0) counts[warp] = __popc(ballot);
@@ -52,13 +54,13 @@ __global__ void __launch_bounds__(kOrderThreads, 1) sort_rois(MRCNN_CONSTANT Pro
     for (int64_t first = 0; first < problem.num_rois; first += kOrderThreads) {
       const int64_t roi = first + threadIdx.x;
       const bool belongs = key_of(roi) == key;
-      const Range place = rank<kOrderThreads>(belongs, counts);
+      const Rank place = rank<kOrderThreads>(belongs, counts);
       if (belongs) {
         const Entry<A> entry = make_entry(problem, roi, key % problem.num_levels);
-        order.entries[end + place.begin] = entry;
-        order.bounds[end + place.begin] = bounds_of(problem, entry);
+        order.entries[end + place.before] = entry;
+        order.bounds[end + place.before] = bounds_of(problem, entry);
       }
-      end += place.end;
+      end += place.all;
       __syncthreads();
     }
     if (threadIdx.x == 0) order.ranges[key] = {begin, end};
@@ -131,11 +133,11 @@ __global__ void __launch_bounds__(kThreads, 3)
       for (int start = job[0].entries.begin; start < job[0].entries.end; start += kThreads) {
         const int candidate = start + static_cast<int>(threadIdx.x);
         const bool hit = candidate < job[0].entries.end && order.bounds[candidate].overlaps(job[0].corner);
-        const Range place = rank<kThreads>(hit, counts);
-        if (hit) list[place.begin] = candidate;
+        const Rank place = rank<kThreads>(hit, counts);
+        if (hit) list[place.before] = candidate;
         __syncthreads();
-        for (int first = 0; first < place.end; first += kBatch) {
-          const int count = min(kBatch, place.end - first);
+        for (int first = 0; first < place.all; first += kBatch) {
+          const int count = min(kBatch, place.all - first);
           const auto entry_of = [&](int pair) -> const Entry<A>& { return order.entries[list[first + pair]]; };
           weigh(problem, window, count, entry_of, [&](int) { return job[0].corner; }, weights[0]);
           __syncthreads();
@@ -159,8 +161,7 @@ cudaError_t launch(const Problem<A>& problem, const T* grad, const Maps<T>& maps
                    cudaStream_t stream) {
   int64_t jobs = 0;
   for (int level = 0; level < problem.num_levels; ++level) jobs += jobs_of<kWidth>(problem, level);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(jobs, INT32_MAX));
-  MRCNN_LAUNCH((gather<kWidth, T, A>), dim3(blocks), dim3(kThreads), 0, stream, problem, maps, order, jobs, grad);
+  MRCNN_LAUNCH((gather<kWidth, T, A>), grid_for(jobs), dim3(kThreads), 0, stream, problem, maps, order, jobs, grad);
   return MRCNN_CHECK_LAUNCH();
 }
 
@@ -174,8 +175,8 @@ cudaError_t gather_any(const Problem<A>& problem, const T* grad, const Maps<T>& 
   const int64_t bounds_end = entries_end + problem.num_rois * static_cast<int64_t>(sizeof(Bounds));
   const Order<A> order{reinterpret_cast<Entry<A>*>(memory), reinterpret_cast<Bounds*>(memory + entries_end),
                        reinterpret_cast<Range*>(memory + bounds_end)};
-  MRCNN_LAUNCH(sort_rois<A>, dim3(static_cast<unsigned>(problem.num_images * problem.num_levels)), dim3(kOrderThreads),
-               0, stream, problem, order);
+  const dim3 keys = grid_for(static_cast<int64_t>(problem.num_images) * problem.num_levels);
+  MRCNN_LAUNCH(sort_rois<A>, keys, dim3(kOrderThreads), 0, stream, problem, order);
   bool vectors = problem.channels % kWidth == 0 && reinterpret_cast<uintptr_t>(grad) % 16 == 0;
   for (int level = 0; level < problem.num_levels; ++level) {
     vectors = vectors && reinterpret_cast<uintptr_t>(maps.levels[level]) % 16 == 0;

@@ -1,6 +1,4 @@
 // The gradient of ROIAlign, roi by roi: each adds to the tiles that it reaches, with atomics.
-#include <algorithm>
-
 #include "roi_align_weights.cuh"
 
 namespace mrcnn::roi_align::cuda {
@@ -16,7 +14,9 @@ struct Job {
   int level, first_channel;
   int64_t map_begin;  // the first pixel of the image, at the first channel
 
-  __device__ Corner corner(int tile) const { return {first.y + tile / tiles_x * kTile, first.x + tile % tiles_x * kTile}; }
+  __device__ Corner corner(int tile) const {
+    return {first.y + tile / tiles_x * kTile, first.x + tile % tiles_x * kTile};
+  }
 };
 
 template <int kWidth, typename A>
@@ -27,7 +27,8 @@ __device__ __forceinline__ Job<A> job_at(const Problem<A>& problem, int64_t inde
   const Entry<A> entry = make_entry(problem, roi, source.level);
   const Bounds bounds = bounds_of(problem, entry);
   const int first_channel = static_cast<int>(index % groups) * kLanes * kWidth;
-  const int tiles_x = divide_up(bounds.right - bounds.left, kTile), tiles_y = divide_up(bounds.bottom - bounds.top, kTile);
+  const int tiles_x = divide_up(bounds.right - bounds.left, kTile);
+  const int tiles_y = divide_up(bounds.bottom - bounds.top, kTile);
   const int64_t pixels = static_cast<int64_t>(entry.y.extent) * entry.x.extent;
   return {entry,         {bounds.top, bounds.left}, tiles_x, source.image < 0 ? 0 : tiles_x * tiles_y, source.level,
           first_channel, source.image * pixels * problem.channels + first_channel};
@@ -93,9 +94,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 template <int kWidth, typename T, typename A>
 cudaError_t launch(const Problem<A>& problem, const T* grad, const Maps<A>& sums, cudaStream_t stream) {
-  const int64_t items = problem.num_rois * groups_of<kWidth>(problem.channels);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, INT32_MAX));
-  MRCNN_LAUNCH((scatter<kWidth, T, A>), dim3(blocks), dim3(kThreads), 0, stream, problem, sums, grad);
+  const dim3 grid = grid_for(problem.num_rois * groups_of<kWidth>(problem.channels));
+  MRCNN_LAUNCH((scatter<kWidth, T, A>), grid, dim3(kThreads), 0, stream, problem, sums, grad);
   return MRCNN_CHECK_LAUNCH();
 }
 

@@ -1,6 +1,7 @@
-// What the two kernels of ROIAlign's gradient share. Bilinear weights are products of one factor per axis, so what a bin
-// gives to a pixel is too, summed over all samples of the bin. The kernels therefore work on tiles of pixels, for which
-// they weigh the bins of each axis first, and touch each pixel of a roi once instead of once per sample and corner.
+// What the two kernels of ROIAlign's gradient share. Bilinear weights are products of one factor per axis, so what a
+// bin gives to a pixel is too, summed over all samples of the bin. The kernels therefore work on tiles of pixels, for
+// which they weigh the bins of each axis first, and touch each pixel of a roi once instead of once per sample and
+// corner.
 #pragma once
 
 #include "roi_align_geometry.cuh"
@@ -51,8 +52,10 @@ __device__ __forceinline__ Entry<A> make_entry(const Problem<A>& problem, int64_
 // All pixels that an axis reads.
 template <typename A>
 __device__ __forceinline__ Range pixels_of(const Axis<A>& axis, int bins) {
-  if (!(axis.position(0, 0) <= static_cast<A>(axis.extent) && axis.position(bins - 1, axis.grid - 1) >= A(-1))) return {0, 0};
-  const Sample<A> first = axis.sample(0, 0), last = axis.sample(bins - 1, axis.grid - 1);
+  const int last_bin = bins - 1, last_step = axis.grid - 1;
+  const bool meets = axis.position(0, 0) <= static_cast<A>(axis.extent) && axis.position(last_bin, last_step) >= A(-1);
+  if (!meets) return {0, 0};
+  const Sample<A> first = axis.sample(0, 0), last = axis.sample(last_bin, last_step);
   return {max(first.low, 0), last.low < 0 ? axis.extent : last.high + 1};
 }
 

@@ -129,6 +129,18 @@ def test_emulated_forward_equals_the_plain_kernel_bit_for_bit(kernels, in_both_o
         assert torch.equal(result, wanted)
 
 
+def test_emulated_forward_reads_nothing_for_a_sample_outside(kernels):
+    """Not even times 0, which would not be 0 here."""
+    case = next(case for case in CASES if case.name == "outside" and case.channels == 4)
+    features, *rest = op_arguments(case)
+    for feature in features:
+        feature[:, :, 0] = torch.nan
+    result, wanted = kernels.forward(features, *rest), roi_align_reference(features, *rest)
+    assert wanted.isnan().any()
+    assert (wanted == 0).any()
+    torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", BACKWARDS)
 @pytest.mark.parametrize("case", [*CASES, *LARGE, TILES], ids=str)
 def test_emulated_backward_equals_the_plain_kernel(kernels, in_both_orders, name, case):

@@ -2,7 +2,7 @@
 
 A fair effort without learning: regions that stand out from their surroundings are proposed by several means (Otsu and
 adaptive thresholds of lightness and colour channels, k-means colour clusters, closed edges), cleaned by morphology,
-and classified by contour measures against templates of the six shapes at all angles. Overlapping proposals are
+and classified by contour measures against templates of the shapes at all angles. Overlapping proposals are
 reduced by their fit to the best template.
 
     python benchmarks/demo_baseline.py
@@ -113,7 +113,7 @@ def templates() -> tuple[np.ndarray, np.ndarray]:
     for label, name in enumerate(SHAPE_NAMES):
         for step in range(NUM_ANGLES):
             for stretch in (0.8, 1.0):
-                angle = np.pi * step / NUM_ANGLES * (2 if name == "triangle" else 1)
+                angle = np.pi * step / NUM_ANGLES
                 turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
                 rings = [ring @ np.diag([stretch, 1.0]) @ turn for ring in shape_rings(name)]
                 low, high = rings[0].min(axis=0), rings[0].max(axis=0)

@@ -21,7 +21,7 @@ from pycocotools import mask as mask_utils
 
 from .synthetic_scene import SHAPE_NAMES, Scene, SceneObject, make_scene
 
-GENERATOR_VERSION = 2  # part of the folder's name: raise it when the same arguments give other files
+GENERATOR_VERSION = 3  # part of the folder's name: raise it when the same arguments give other files
 _JPEG_QUALITY = 92
 # Shifts the contour of a twice enlarged mask to a quarter pixel inside the true edge of its pixels.
 _CONTOUR_SHIFT, _CONTOUR_SCALE = 0.5, 0.5

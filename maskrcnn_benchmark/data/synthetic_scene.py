@@ -1,29 +1,33 @@
 """Scenes of geometric shapes: the drawing half of the generated data set.
 
-A scene is a textured background with shapes painted over one another from back to front. Classes differ in outline
-only: colour, gradient, texture, angle, aspect and size are drawn alike for all of them, so that a detector has to learn
-shape.
+A scene is a textured background with shapes painted over one another from back to front, and a few hair lines across
+all of it, which belong to nothing. Classes differ in outline only: colour, gradient, texture, angle, aspect and size
+are drawn alike for all of them, so that a detector has to learn shape.
 Letters: H W the canvas, V the vertices of one ring.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
-SHAPE_NAMES = ("square", "triangle", "ring", "cross", "star")
+SHAPE_NAMES = ("square", "disc", "ring", "cross")
 
 MIN_SIZE, MAX_SIZE = 11.0, 98.0  # longer side in pixels before rasterising; the drawn mask stays within 10 to 100
 MIN_OBJECTS, MAX_OBJECTS = 3, 10
 HIDDEN_RANGE = (0.2, 0.6)  # hidden part of an object that counts as occluded
 FREE_HIDDEN = 0.1  # other objects lose at most this much
-OCCLUDER_SHARE = 0.35  # above one third, because some occluders find no place
+OCCLUDER_SHARE = 0.395  # above one third, because some occluders find no place
 EMPTY_SHARE, CROWD_SHARE = 0.03, 0.05  # shares of the images
 MIN_VISIBLE_AREA = 24
-_MIN_CONTRAST = 55.0  # mean BGR distance between an object and what lies under it
+_MIN_CONTRAST = 80.0  # mean BGR distance between an object and what lies under it
 _SUBPIXEL_BITS = 4
+
+
+Line: TypeAlias = tuple[np.ndarray, bool, list[float], int]  # points int32 [V, 2], closed, BGR colour, thickness
 
 
 @dataclass
@@ -43,7 +47,7 @@ class SceneObject:
 
 @dataclass
 class Scene:
-    """image uint8 [H, W, 3] BGR, the background alone in the same form, and the objects from back to front."""
+    """image uint8 [H, W, 3] BGR, the same scene without its objects, and the objects from back to front."""
 
     image: np.ndarray
     background: np.ndarray
@@ -64,6 +68,9 @@ def make_scene(rng: np.random.Generator, *, image_size: int = 256) -> Scene:
         if rng.random() < CROWD_SHARE:
             _add_crowd(rng, canvas, objects)
         _add_objects(rng, canvas, objects)
+    hairs = _random_lines(rng, image_size, count=int(rng.integers(5, 14)), max_thickness=1)
+    _draw_lines(canvas, hairs)
+    _draw_lines(background, hairs)
     canvas = cv2.GaussianBlur(canvas, (3, 3), rng.uniform(0.3, 0.7))
     canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(rng.uniform(1.0, 5.0))
     return Scene(_to_uint8(canvas), _to_uint8(background), objects)
@@ -72,19 +79,16 @@ def make_scene(rng: np.random.Generator, *, image_size: int = 256) -> Scene:
 def shape_rings(name: str, *, inner_radius: float = 0.55) -> list[np.ndarray]:
     """Outline of a class in the unit disc: rings float64 [V, 2], filled by the even-odd rule.
 
-    `inner_radius` is the hole of a ring and the notch of a star, relative to the outer radius.
+    `inner_radius` is the hole of a ring, relative to the outer radius.
     """
     if name == "square":
         return [_regular(4)]
-    if name == "triangle":
-        return [_regular(3)]
+    if name == "disc":
+        return [_regular(48)]
     if name == "ring":
         return [_regular(48), _regular(48) * inner_radius]
-    if name == "star":
-        radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.8 * inner_radius)[:, None]
-        return [_regular(10) * radii]
     if name == "cross":
-        w = 0.3
+        w = 0.4
         x = np.array([w, w, 1, 1, w, w, -w, -w, -1, -1, -w, -w])
         y = np.array([-1, -w, -w, w, w, 1, 1, w, w, -w, -w, -1])
         return [np.stack([x, y], axis=1)]
@@ -96,13 +100,10 @@ def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
     canvas = _gradient(rng, image_size)
     for cells in (4, 9, 20, 45, 100):
         noise = rng.normal(0.0, 1.0, (cells, cells, 3)).astype(np.float32)
-        canvas += rng.uniform(3.0, 18.0) * cv2.resize(noise, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
+        canvas += rng.uniform(3.0, 14.0) * cv2.resize(noise, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
-        canvas += (_stripes(rng, image_size) - 0.5)[..., None] * rng.uniform(-60, 60, 3).astype(np.float32)
-    for _ in range(rng.integers(4, 18)):
-        points = rng.uniform(0, image_size, (rng.integers(2, 5), 2)).astype(np.int32)
-        colour = rng.uniform(0, 255, 3).tolist()
-        cv2.polylines(canvas, [points], bool(rng.random() < 0.2), colour, int(rng.integers(1, 4)), cv2.LINE_AA)
+        canvas += (_stripes(rng, image_size) - 0.5)[..., None] * rng.uniform(-45, 45, 3).astype(np.float32)
+    _draw_lines(canvas, _random_lines(rng, image_size, count=int(rng.integers(4, 18)), max_thickness=3))
     return np.clip(canvas, 0, 255)
 
 
@@ -116,9 +117,9 @@ def _add_objects(rng: np.random.Generator, canvas: np.ndarray, objects: list[Sce
         targets = [o for o in placed if o.hidden_fraction < FREE_HIDDEN]
         # Occluders come last on average, when there is something to hide; the first object never hides another.
         wanted = OCCLUDER_SHARE * count / max(count - 1, 1)
-        target = targets[rng.integers(len(targets))] if targets and rng.random() < wanted else None
+        target = _choose_target(rng, targets) if targets and rng.random() < wanted else None
         # Little hidden is more frequent than much, as in photographs.
-        most_hidden = rng.uniform(HIDDEN_RANGE[0] ** 0.5, HIDDEN_RANGE[1] ** 0.5) ** 2
+        most_hidden = HIDDEN_RANGE[0] + (HIDDEN_RANGE[1] - HIDDEN_RANGE[0]) * rng.random() ** 3
         for _ in range(40):
             candidate = _propose(rng, canvas.shape[0], target)
             if _fits(candidate.full, placed, target, most_hidden):
@@ -126,6 +127,12 @@ def _add_objects(rng: np.random.Generator, canvas: np.ndarray, objects: list[Sce
                 placed.append(candidate)
                 break
     objects.extend(placed)
+
+
+def _choose_target(rng: np.random.Generator, targets: list[SceneObject]) -> SceneObject:
+    """An object to hide in part: the larger its side, the more often."""
+    sides = np.array([np.count_nonzero(target.full) for target in targets], dtype=np.float64) ** 0.5
+    return targets[rng.choice(len(targets), p=sides / sides.sum())]
 
 
 def _add_crowd(rng: np.random.Generator, canvas: np.ndarray, objects: list[SceneObject]) -> None:
@@ -143,12 +150,14 @@ def _add_crowd(rng: np.random.Generator, canvas: np.ndarray, objects: list[Scene
 
 
 def _propose(rng: np.random.Generator, image_size: int, target: SceneObject | None) -> SceneObject:
-    """A random object somewhere on the canvas, or across the edge of `target`."""
+    """A random object somewhere on the canvas, or one no larger than `target` across its edge."""
     label = int(rng.integers(len(SHAPE_NAMES)))
-    size = MIN_SIZE + (MAX_SIZE - MIN_SIZE) * rng.random() ** 0.55
+    size = MIN_SIZE + (MAX_SIZE - MIN_SIZE) * rng.random() ** 0.34
     position = rng.uniform(size / 2 + 2, image_size - size / 2 - 2, 2)
     if target is not None:
         ys, xs = np.nonzero(target.full)
+        side = max(np.ptp(xs), np.ptp(ys)) + 1.0
+        size = float(np.clip(side * rng.uniform(0.45, 1.0), MIN_SIZE, MAX_SIZE))
         pick = rng.integers(len(xs))
         reach = rng.uniform(0.0, 0.55) * size
         angle = rng.uniform(0, 2 * np.pi)
@@ -181,7 +190,7 @@ def _paint_object(rng: np.random.Generator, canvas: np.ndarray, new: SceneObject
 
 def _rasterise(rng: np.random.Generator, label: int, size: float, position: np.ndarray, image_size: int) -> np.ndarray:
     """Mask bool [H, W] of a shape, turned and stretched at random, whose longer side measures `size` pixels."""
-    rings = shape_rings(SHAPE_NAMES[label], inner_radius=rng.uniform(0.45, 0.65))
+    rings = shape_rings(SHAPE_NAMES[label], inner_radius=rng.uniform(0.3, 0.5))
     angle = rng.uniform(0, 2 * np.pi)
     stretch = np.diag([rng.uniform(0.75, 1.0), 1.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -209,7 +218,7 @@ def _fill(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray) -> Non
 
 def _paint(rng: np.random.Generator, side: int) -> np.ndarray:
     """A square of one of four paints, float32 [side, side, 3]: plain, gradient, stripes, coloured noise."""
-    kind = rng.choice(4, p=(0.2, 0.25, 0.35, 0.2))
+    kind = rng.choice(4, p=(0.25, 0.3, 0.25, 0.2))
     if kind == 0:
         return np.broadcast_to(rng.uniform(0, 255, 3).astype(np.float32), (side, side, 3))
     if kind == 1:
@@ -222,6 +231,21 @@ def _paint(rng: np.random.Generator, side: int) -> np.ndarray:
         coarse = rng.random((cells, cells)).astype(np.float32)
         blend = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
     return first + (second - first) * blend[..., None]
+
+
+def _random_lines(rng: np.random.Generator, image_size: int, *, count: int, max_thickness: int) -> list[Line]:
+    """Strokes of two to four points anywhere on the canvas, 1 to `max_thickness` pixels thick."""
+    lines = []
+    for _ in range(count):
+        points = rng.uniform(0, image_size, (rng.integers(2, 5), 2)).astype(np.int32)
+        colour = rng.uniform(0, 255, 3).tolist()
+        lines.append((points, bool(rng.random() < 0.2), colour, int(rng.integers(1, max_thickness + 1))))
+    return lines
+
+
+def _draw_lines(canvas: np.ndarray, lines: list[Line]) -> None:
+    for points, closed, colour, thickness in lines:
+        cv2.polylines(canvas, [points], closed, colour, thickness, cv2.LINE_AA)
 
 
 def _gradient(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -117,9 +117,10 @@ choose_device() {
         fi
         DTYPE="${DTYPE:-float16}" NHWC="${NHWC:-True}" HYBRID="${HYBRID:-True}"
     fi
-    case "$DTYPE" in # as published, what is not half precision is full precision: fp32, tf32, ...
+    case "$DTYPE" in # as published, what is not half precision is full precision: fp32, float, ...
         float16 | fp16) DTYPE=float16 ;;
         bfloat16 | bf16) DTYPE=bfloat16 ;;
+        tf32) DTYPE=tf32 ;;
         *) DTYPE=float32 ;;
     esac
     MACHINE_OPTS+=(DTYPE "$DTYPE" NHWC "$NHWC" DATALOADER.HYBRID "$HYBRID")

@@ -181,6 +181,13 @@ def test_export_with_free_sizes(check_export):
     check_export(pool)
 
 
+def test_a_roi_whose_size_overflows_reads_nothing_outside():
+    rois = torch.tensor([[0.0, -3e38, -3e38, 3e38, 3e38], [0, -3e38, 1, 3e38, 5]])
+    arguments = torch.randn(1, 2, 8, 8), rois, [2, 2], 1.0
+    for result, expected in zip(torch.ops.mrcnn.roi_pool(*arguments), roi_pool_reference(*arguments), strict=True):
+        assert torch.equal(result, expected)
+
+
 @pytest.mark.parametrize("function", [torch.ops.mrcnn.roi_pool, roi_pool_reference], ids=["op", "plain"])
 @pytest.mark.parametrize(
     ("change", "error", "message"),

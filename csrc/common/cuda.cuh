@@ -32,9 +32,17 @@
 // cudaSuccess, or why a launch since the last call was refused.
 #define MRCNN_CHECK_LAUNCH() cudaGetLastError()
 
+// Of a launch; the emulator has fewer, so that small tests go through the loops over items.
+#define MRCNN_MAX_BLOCKS INT32_MAX
+
 #endif
 
 namespace mrcnn {
+
+// The grid of a kernel whose blocks take their items in a loop, gridDim.x apart: one block an item, up to the limit.
+inline dim3 grid_for(int64_t items) {
+  return dim3(static_cast<unsigned>(items < MRCNN_MAX_BLOCKS ? items : MRCNN_MAX_BLOCKS));
+}
 
 // Values that are read and written in one instruction.
 template <typename T, int kWidth>

@@ -26,6 +26,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
+#define __grid_constant__
 
 struct uint3 {
   unsigned x, y, z;
@@ -131,6 +132,7 @@ T exchange(T* address, const Operation& operation) {
 #define MRCNN_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   cuda_emulator::launch(#kernel, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 #define MRCNN_CHECK_LAUNCH() cuda_emulator::last_error()
+#define MRCNN_MAX_BLOCKS 3
 
 // Barriers and warp operations know where they stand: all who meet must have come to the same place.
 #define MRCNN_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()

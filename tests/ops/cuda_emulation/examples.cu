@@ -99,13 +99,20 @@ __global__ void look_at_bits(const int* values, int* results) {
   seen[7] = min(max(value, -5), static_cast<int>(min(fminf(7.5f, 100.0f), max(fmaxf(2.0f, 1.0f), floorf(9.5f)))));
 }
 
-template <typename T, int kWidth>
-__global__ void copy_vectors(const T* values, int64_t count, T* copied) {
-  const int64_t first = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kWidth;
-  if (first >= count) return;
-  mrcnn::Vector<T, kWidth> vector = mrcnn::load_vector<kWidth>(values + first);
-  for (T& value : vector.values) mrcnn::store(mrcnn::load(value) * 2.0f, &value);
-  mrcnn::store_vector(copied + first, vector);
+struct Vectors {
+  const mrcnn::Half* values;
+  int64_t count;
+};
+
+template <int kWidth>
+__global__ void double_vectors(const __grid_constant__ Vectors vectors, mrcnn::Half* doubled) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x * kWidth;
+  int64_t first = (blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kWidth;
+  for (; first < vectors.count; first += stride) {
+    mrcnn::Vector<mrcnn::Half, kWidth> vector = mrcnn::load_vector<kWidth>(vectors.values + first);
+    for (mrcnn::Half& value : vector.values) mrcnn::store(mrcnn::load(value) * 2.0f, &value);
+    mrcnn::store_vector(doubled + first, vector);
+  }
 }
 
 // What must not be done, by number. values: [4].
@@ -184,7 +191,8 @@ extern "C" int bits(const int* values, int64_t num_values, int* results) {
 }
 
 extern "C" int twice(const mrcnn::Half* values, int64_t num_values, mrcnn::Half* results) {
-  MRCNN_LAUNCH((copy_vectors<mrcnn::Half, 8>), 2, 32, 0, nullptr, values, num_values, results);
+  const Vectors vectors{values, num_values};
+  MRCNN_LAUNCH((double_vectors<8>), mrcnn::grid_for((num_values + 255) / 256), 32, 0, nullptr, vectors, results);
   return MRCNN_CHECK_LAUNCH();
 }
 

@@ -110,8 +110,6 @@ choose_device() {
         say "No CUDA device: running on the CPU, processes: $GPU."
         DTYPE="${DTYPE:-float32}" NHWC="${NHWC:-False}" HYBRID="${HYBRID:-False}"
         MACHINE_OPTS=(MODEL.DEVICE cpu)
-        # Threads that wait for one another spin; for long, when other programs hold a core. A short spin loses nothing.
-        export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
     else
         GPU="${GPU:-$((present < most ? present : most))}"
         if [[ "$GPU" -gt "$present" ]]; then

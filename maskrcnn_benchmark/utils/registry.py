@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -11,11 +12,13 @@ class Registry(dict[str, Any]):
 
     Args:
         name: what the error messages call it.
+        modules: name -> the module that registers it, imported when somebody asks for the name.
     """
 
-    def __init__(self, name: str = "registry") -> None:
+    def __init__(self, name: str = "registry", modules: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.name = name
+        self.modules = dict(modules or {})
 
     def register(self, name: str, module: Any = None) -> Callable[[Any], Any] | None:
         """Enter ``module`` under ``name``; without ``module`` this is a decorator.
@@ -39,4 +42,9 @@ class Registry(dict[str, Any]):
         self[name] = module
 
     def __missing__(self, name: str) -> Any:
-        raise KeyError(f"{name!r} is not in {self.name}; known: {', '.join(sorted(self)) or 'none'}")
+        if name in self.modules:
+            importlib.import_module(self.modules[name])
+            if name in self:
+                return self[name]
+        known = sorted({*self, *self.modules})
+        raise KeyError(f"{name!r} is not in {self.name}; known: {', '.join(known) or 'none'}")

@@ -62,7 +62,7 @@ def test_stride_place_and_dilation():
 
 
 def test_pyramid_by_hand():
-    fpn = FPN([1, 1], 1, conv_with_kaiming_uniform(), top_block=LastLevelMaxPool())
+    fpn = FPN([1, 1], 1, conv_with_kaiming_uniform(), top_blocks=LastLevelMaxPool())
     for name, parameter in fpn.named_parameters():
         parameter.data.zero_()
         if name.endswith("weight"):  # the centre tap alone: every layer is the identity

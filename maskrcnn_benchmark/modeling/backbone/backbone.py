@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool
+from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNet
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, make_group_norm
 
@@ -21,12 +22,30 @@ from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, m
 def build_resnet_fpn_backbone(cfg: Any) -> nn.Module:
     """ResNet stages 2 to 5, a pyramid over them, and a coarsest level by subsampling. Five maps, strides 4 to 64."""
     body = ResNet.from_config(cfg)
-    conv_block = conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, norm=make_group_norm(cfg))
+    return _build_with_pyramid(cfg, body, body.out_channels_list, LastLevelMaxPool())
+
+
+@registry.BACKBONES.register("R-18-FPN-RETINANET")
+@registry.BACKBONES.register("R-34-FPN-RETINANET")
+@registry.BACKBONES.register("R-50-FPN-RETINANET")
+@registry.BACKBONES.register("R-101-FPN-RETINANET")
+@registry.BACKBONES.register("R-152-FPN-RETINANET")
+def build_resnet_fpn_p3p7_backbone(cfg: Any) -> nn.Module:
+    """ResNet stages 3 to 5, a pyramid over them, and two coarser levels by convolution. Five maps, strides 8 to 128."""
+    body = ResNet.from_config(cfg)
+    out_channels, use_c5 = cfg.MODEL.BACKBONE.OUT_CHANNELS, cfg.MODEL.RETINANET.USE_C5
+    in_channels = body.out_channels_list[-1] if use_c5 else out_channels
+    top_blocks = LastLevelP6P7(in_channels, out_channels, use_c5=use_c5)
+    return _build_with_pyramid(cfg, body, [0, *body.out_channels_list[1:]], top_blocks)
+
+
+def _build_with_pyramid(cfg: Any, body: nn.Module, in_channels_list: Sequence[int], top_blocks: nn.Module) -> nn.Module:
+    """Put the pyramid that MODEL.FPN describes onto a body; in_channels_list and top_blocks are FPN's."""
     fpn = FPN(
-        in_channels_list=body.out_channels_list,
+        in_channels_list=in_channels_list,
         out_channels=cfg.MODEL.BACKBONE.OUT_CHANNELS,
-        conv_block=conv_block,
-        top_block=LastLevelMaxPool(),
+        conv_block=conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, norm=make_group_norm(cfg)),
+        top_blocks=top_blocks,
     )
     model = nn.Sequential(OrderedDict([("body", body), ("fpn", fpn)]))
     model.out_channels = cfg.MODEL.BACKBONE.OUT_CHANNELS

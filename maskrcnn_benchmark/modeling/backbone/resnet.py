@@ -189,7 +189,7 @@ class ResNet(nn.Module):
         Raises:
             ValueError: when the block named by TRANS_FUNC is not the one of this depth.
         """
-        name = cfg.MODEL.BACKBONE.CONV_BODY.rsplit("-", 1)[0]
+        name = "-".join(cfg.MODEL.BACKBONE.CONV_BODY.split("-")[:2])  # R-50 of R-50-FPN-RETINANET
         resnets = cfg.MODEL.RESNETS
         architecture = ARCHITECTURES[name]
         if architecture.basic != resnets.TRANS_FUNC.startswith("BasicBlock"):

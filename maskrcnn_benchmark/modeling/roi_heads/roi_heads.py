@@ -45,5 +45,5 @@ class CombinedROIHeads(nn.Module):
 
 
 def build_roi_heads(cfg: Any, in_channels: int) -> CombinedROIHeads | None:
-    """Build the heads over a pyramid of in_channels channels; None when MODEL.RPN_ONLY is set."""
-    return None if cfg.MODEL.RPN_ONLY else CombinedROIHeads.from_config(cfg, in_channels)
+    """Build the heads over a pyramid of in_channels channels; None with MODEL.RPN_ONLY or RETINANET_ON."""
+    return None if cfg.MODEL.RPN_ONLY or cfg.MODEL.RETINANET_ON else CombinedROIHeads.from_config(cfg, in_channels)

@@ -16,7 +16,8 @@ from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import AnchorGenerator, make_anchor_generator
 from maskrcnn_benchmark.modeling.rpn.inference import select_proposals
 from maskrcnn_benchmark.modeling.rpn.loss import rpn_losses
-from maskrcnn_benchmark.modeling.utils import cat
+from maskrcnn_benchmark.modeling.rpn.utils import flatten_map
+from maskrcnn_benchmark.modeling.utils import build_entry, cat
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.structures.targets import Targets
 
@@ -59,12 +60,7 @@ class ProposalLimits:
     total_over_batch: bool
 
 
-def _flatten_map(x: Tensor, columns: int) -> Tensor:
-    """[N, A * columns, H, W] -> [N, H * W * A, columns], the order of the anchors."""
-    n, _, h, w = x.shape
-    return x.reshape(n, -1, columns, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, columns)
-
-
+@registry.RPN_MODULES.register("RPN")
 class RPNModule(nn.Module):
     """Anchors, head, proposals, and in training the two RPN losses.
 
@@ -151,8 +147,8 @@ class RPNModule(nn.Module):
             predictions: what the head gives for the features; None: it runs here.
         """
         logits, deltas = self.head(features) if predictions is None else predictions
-        logits = [_flatten_map(level, 1).squeeze(-1) for level in logits]
-        deltas = [_flatten_map(level, 4) for level in deltas]
+        logits = [flatten_map(level, 1).squeeze(-1) for level in logits]
+        deltas = [flatten_map(level, 4) for level in deltas]
         all_anchors = self.anchor_generator.concatenated(features)
         losses = {}
         if self.training:
@@ -180,6 +176,10 @@ class RPNModule(nn.Module):
         return proposals, losses
 
 
-def build_rpn(cfg: Any, in_channels: int) -> RPNModule:
-    """Build the region proposal network over feature maps of in_channels channels."""
-    return RPNModule.from_config(cfg, in_channels)
+def build_rpn(cfg: Any, in_channels: int) -> nn.Module:
+    """Build what follows the backbone, over feature maps of in_channels channels.
+
+    Region proposals, or with MODEL.RETINANET_ON a network whose regions are the detections already.
+    """
+    name = "RetinaNet" if cfg.MODEL.RETINANET_ON else "RPN"
+    return build_entry(registry.RPN_MODULES[name], cfg, in_channels)

@@ -52,15 +52,11 @@ def load_weights(model: nn.Module) -> None:
     )
 
 
-# the figures come from the original's file of this name, which says so; NVIDIA's leaves the default
-ORIGINAL_VALUES = {"gn_baselines/e2e_mask_rcnn_R_50_FPN_1x_gn.yaml": ["MODEL.RESNETS.STRIDE_IN_1X1", False]}
-
-
 def make_cfg(golden: np.lib.npyio.NpzFile, extra: list[object] | None = None):
     opts = [int(o) if o.isdigit() else o for o in golden["opts"].tolist()]
     cfg = default_cfg.clone()
     cfg.merge_from_file(str(CONFIGS / str(golden["config"])))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts, *ORIGINAL_VALUES.get(str(golden["config"]), []), *(extra or [])])
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts, *(extra or [])])
     return cfg
 
 

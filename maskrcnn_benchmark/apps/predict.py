@@ -22,6 +22,7 @@ from maskrcnn_benchmark.apps.drawing import distinct_colours, draw_detections, m
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.files import read_weights
 from maskrcnn_benchmark.config import CfgNode as ConfigNode
+from maskrcnn_benchmark.config.classes import class_count, only_proposes
 from maskrcnn_benchmark.config.defaults import _C as defaults
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -78,7 +79,7 @@ class Predictor:
         Raises:
             ValueError: the device is not there, the config makes proposals only, or the weights do not fit.
         """
-        if cfg.MODEL.RPN_ONLY:
+        if only_proposes(cfg):
             raise ValueError("MODEL.RPN_ONLY is True: this model makes proposals, not detections that can be drawn")
         if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE} but no CUDA device is available; set it to cpu")
@@ -87,7 +88,7 @@ class Predictor:
         return cls(
             model,
             prepare=ImagePreparer.from_config(cfg),
-            categories=categories or default_categories(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES),
+            categories=categories or default_categories(class_count(cfg)),
             size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
             **kwargs,
         )
@@ -119,7 +120,7 @@ class Predictor:
         cfg = _config_of(path, config_file)
         cfg.merge_from_list(list(options))
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        categories = load_categories(Path(path).parent, cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES)
+        categories = load_categories(Path(path).parent, class_count(cfg))
         return cls.from_config(cfg, weights=path, categories=categories, **kwargs)
 
     @torch.inference_mode()
@@ -212,7 +213,7 @@ class COCODemo:
         self.predictor = Predictor.from_config(
             self.cfg,
             weights=_newest_of_run(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
-            categories=load_categories(self.cfg.OUTPUT_DIR, self.cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES),
+            categories=load_categories(self.cfg.OUTPUT_DIR, class_count(self.cfg)),
             confidence_threshold=confidence_threshold,
             mask_threshold=_HEAT_MAP if show_mask_heatmaps else 0.5,
         )

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.config.classes import only_proposes
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.data.transforms import DeviceNormalize
@@ -62,7 +63,7 @@ class TestSettings:
             dataset_names=cfg.DATASETS.TEST,
             output_dir=cfg.OUTPUT_DIR,
             iou_types=("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",),
-            box_only=cfg.MODEL.RPN_ONLY,
+            box_only=only_proposes(cfg),
             device=cfg.MODEL.DEVICE,
             expected_results=cfg.TEST.EXPECTED_RESULTS,
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,

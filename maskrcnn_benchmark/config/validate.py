@@ -8,6 +8,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import custom_entries
+from maskrcnn_benchmark.config.classes import class_count, class_count_key
 from maskrcnn_benchmark.config.defaults import _C
 from maskrcnn_benchmark.config.node import ALIASES
 
@@ -23,9 +24,7 @@ MAX_SHAPES = 8  # torch.compile's limit for one function
 # builds one removes its row.
 NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("MODEL.KEYPOINT_ON", bool, "the keypoint family"),
-    ("MODEL.RETINANET_ON", bool, "RetinaNet"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
-    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith("-RETINANET"), "RetinaNet"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.RPN.RPN_HEAD", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
@@ -66,7 +65,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
 
 def check_families(cfg: CfgNode) -> None:
     """Raise ValueError when the config asks for a family of networks that this version does not build."""
-    rows = NOT_AVAILABLE if cfg.MODEL.RPN_ONLY else NOT_AVAILABLE + HEADS_NOT_AVAILABLE
+    rows = NOT_AVAILABLE if cfg.MODEL.RPN_ONLY or cfg.MODEL.RETINANET_ON else NOT_AVAILABLE + HEADS_NOT_AVAILABLE
     for key, is_asked_for, family in rows:
         value = _get(cfg, key)
         if is_asked_for(value):
@@ -114,18 +113,14 @@ def _check_device(cfg: CfgNode) -> None:
 
 def _check_network(cfg: CfgNode) -> None:
     """Check that the parts of the network fit one another."""
-    rpn, heads, box, mask = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD
+    rpn, heads, mask = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_MASK_HEAD
     known = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     _require(known, cfg, "MODEL.META_ARCHITECTURE", "'GeneralizedRCNN'")
-    _require(box.NUM_CLASSES >= 2, cfg, "MODEL.ROI_BOX_HEAD.NUM_CLASSES", "at least 2 (one class and the background)")
+    _require(class_count(cfg) >= 2, cfg, class_count_key(cfg), "at least 2 (one class and the background)")
+    if cfg.MODEL.RETINANET_ON:
+        _check_retinanet(cfg)
     for key, section in (("MODEL.RPN", rpn), ("MODEL.ROI_HEADS", heads)):
-        ordered = 0 <= section.BG_IOU_THRESHOLD <= section.FG_IOU_THRESHOLD <= 1
-        _require(
-            ordered,
-            cfg,
-            f"{key}.FG_IOU_THRESHOLD",
-            f"between BG_IOU_THRESHOLD ({section.BG_IOU_THRESHOLD}) and 1, both at least 0",
-        )
+        _check_thresholds(cfg, key)
         in_range = 0 < section.POSITIVE_FRACTION <= 1
         _require(in_range, cfg, f"{key}.POSITIVE_FRACTION", "above 0 and at most 1")
         _require(section.BATCH_SIZE_PER_IMAGE > 0, cfg, f"{key}.BATCH_SIZE_PER_IMAGE", "at least 1")
@@ -136,9 +131,11 @@ def _check_network(cfg: CfgNode) -> None:
         _require(
             len(rpn.ANCHOR_STRIDE) == 1, cfg, "MODEL.RPN.ANCHOR_STRIDE", "one stride unless MODEL.RPN.USE_FPN True"
         )
-    if cfg.MODEL.BACKBONE.CONV_BODY.endswith("-FPN"):
-        _require(rpn.USE_FPN, cfg, "MODEL.RPN.USE_FPN", f"True with the backbone {cfg.MODEL.BACKBONE.CONV_BODY}")
-        divisor = max(rpn.ANCHOR_STRIDE[:4])
+    if cfg.MODEL.BACKBONE.CONV_BODY.endswith(("-FPN", "-FPN-RETINANET")):
+        fits = rpn.USE_FPN or cfg.MODEL.RETINANET_ON
+        _require(fits, cfg, "MODEL.RPN.USE_FPN", f"True with the backbone {cfg.MODEL.BACKBONE.CONV_BODY}")
+        # the coarsest stride that is upsampled
+        divisor = max(cfg.MODEL.RETINANET.ANCHOR_STRIDES[:3] if cfg.MODEL.RETINANET_ON else rpn.ANCHOR_STRIDE[:4])
         fits = cfg.DATALOADER.SIZE_DIVISIBILITY > 0 and cfg.DATALOADER.SIZE_DIVISIBILITY % divisor == 0
         _require(fits, cfg, "DATALOADER.SIZE_DIVISIBILITY", f"a multiple of {divisor} with a feature pyramid")
     if cfg.MODEL.MASK_ON and mask.PREDICTOR == "MaskRCNNC4Predictor" and not mask.SHARE_BOX_FEATURE_EXTRACTOR:
@@ -146,6 +143,31 @@ def _check_network(cfg: CfgNode) -> None:
         _require(
             doubled, cfg, "MODEL.ROI_MASK_HEAD.RESOLUTION", f"twice its POOLER_RESOLUTION ({mask.POOLER_RESOLUTION})"
         )
+
+
+def _check_thresholds(cfg: CfgNode, section: str) -> None:
+    """Check the IoU thresholds of MODEL.RPN and its like."""
+    low, high = _get(cfg, section).BG_IOU_THRESHOLD, _get(cfg, section).FG_IOU_THRESHOLD
+    needed = f"between BG_IOU_THRESHOLD ({low}) and 1, both at least 0"
+    _require(0 <= low <= high <= 1, cfg, f"{section}.FG_IOU_THRESHOLD", needed)
+
+
+def _check_retinanet(cfg: CfgNode) -> None:
+    """Check the section MODEL.RETINANET, and what does not go with it."""
+    retinanet, key = cfg.MODEL.RETINANET, "MODEL.RETINANET"
+    for mode in ("MASK_ON", "KEYPOINT_ON"):
+        _require(not cfg.MODEL[mode], cfg, f"MODEL.{mode}", "False with MODEL.RETINANET_ON, which detects boxes only")
+    fits = not cfg.MODEL.BACKBONE.CONV_BODY.endswith(("-FPN", "-C4", "-C5"))
+    _require(fits, cfg, "MODEL.BACKBONE.CONV_BODY", "one with the levels of RetinaNet, such as R-50-FPN-RETINANET")
+    _check_thresholds(cfg, key)
+    fits = len(retinanet.ANCHOR_SIZES) == len(retinanet.ANCHOR_STRIDES) == 5
+    _require(fits, cfg, f"{key}.ANCHOR_SIZES", f"one for each of the 5 ANCHOR_STRIDES {retinanet.ANCHOR_STRIDES}")
+    _require(0 < retinanet.PRIOR_PROB < 1, cfg, f"{key}.PRIOR_PROB", "between 0 and 1")
+    _require(retinanet.SCALES_PER_OCTAVE >= 1, cfg, f"{key}.SCALES_PER_OCTAVE", "at least 1")
+    _require(retinanet.PRE_NMS_TOP_N >= 1, cfg, f"{key}.PRE_NMS_TOP_N", "at least 1")
+    _require(retinanet.LOSS_GAMMA >= 0, cfg, f"{key}.LOSS_GAMMA", "0 or more")
+    _require(retinanet.BBOX_REG_BETA > 0, cfg, f"{key}.BBOX_REG_BETA", "above 0")
+    _require(cfg.TEST.DETECTIONS_PER_IMG >= 0, cfg, "TEST.DETECTIONS_PER_IMG", "0 (no limit) or more")
 
 
 def _check_data(cfg: CfgNode) -> None:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import resolve_dataset
+from maskrcnn_benchmark.config.classes import class_count, class_count_key, only_proposes
 from maskrcnn_benchmark.config.validate import PREFETCH
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
@@ -70,19 +71,19 @@ def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> 
     """Check that the model has one class for each category of the data and one for the background.
 
     Args:
-        cfg: reads MODEL.ROI_BOX_HEAD.NUM_CLASSES and MODEL.RPN_ONLY, with which classes play no part.
+        cfg: reads the number of classes, and whether the model only proposes: then they play no part.
         dataset: the data set.
         name: of the data set, for the message.
 
     Raises:
         ValueError: when they differ.
     """
-    num_classes, needed = cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, len(dataset.categories) + 1
-    if not cfg.MODEL.RPN_ONLY and num_classes != needed:
+    key, num_classes, needed = class_count_key(cfg), class_count(cfg), len(dataset.categories) + 1
+    if not only_proposes(cfg) and num_classes != needed:
         raise ValueError(
             f"data set {name} lists {needed - 1} categories, so the model needs {needed} classes (one more for the "
-            f"background), but MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}; "
-            f"set MODEL.ROI_BOX_HEAD.NUM_CLASSES {needed}, or train on data with {num_classes - 1} categories"
+            f"background), but {key} is {num_classes}; set {key} {needed}, or train on data with {num_classes - 1} "
+            "categories"
         )
 
 

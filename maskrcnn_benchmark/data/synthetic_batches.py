@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.config.classes import class_count
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.image_targets import ImagePolygons, ImageTargets
 from maskrcnn_benchmark.data.transforms import build_transforms
@@ -68,7 +69,7 @@ def make_synthetic_loader(
     The second of each four batches is of upright photos, so that a warm-up of two steps meets both shapes.
 
     Args:
-        cfg: reads INPUT, SEED, DATALOADER.SIZE_DIVISIBILITY and MODEL.ROI_BOX_HEAD.NUM_CLASSES.
+        cfg: reads INPUT, SEED, DATALOADER.SIZE_DIVISIBILITY and the number of classes.
         is_train: resize as in training, or as in testing.
         num_images: of a batch.
         length: of the loader.
@@ -95,7 +96,7 @@ def make_synthetic_loader(
             if size is None:
                 shorter = resize.min_sizes[int(rng.random() * len(resize.min_sizes))]
                 size = resized_size(_draw_size(rng, is_upright), min_size=shorter, max_size=resize.max_size)
-            targets = draw_targets(rng, size, num_classes=cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES)
+            targets = draw_targets(rng, size, num_classes=class_count(cfg))
             samples.append((draw_pixels(rng, size), targets, index * num_images + sample))
         batch: Any = collate(samples)
         if pin_memory:

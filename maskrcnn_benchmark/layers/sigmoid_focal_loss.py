@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from maskrcnn_benchmark import ops
 
 
 class SigmoidFocalLoss(nn.Module):
@@ -27,13 +27,7 @@ class SigmoidFocalLoss(nn.Module):
             logits: [R, K] class logits, without a background column.
             targets: [R] integers; 0 is background, 1..K a class, negative values are ignored.
         """
-        classes = torch.arange(1, logits.shape[1] + 1, device=logits.device)
-        positive = (targets[:, None] == classes).to(logits.dtype)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
-        error = torch.where(positive > 0, (-logits).sigmoid(), logits.sigmoid())
-        weight = torch.where(positive > 0, self.alpha, 1 - self.alpha)
-        counted = (targets >= 0)[:, None]
-        return torch.where(counted, weight * error**self.gamma * cross_entropy, 0.0).sum()
+        return ops.sigmoid_focal_loss(logits, targets, gamma=self.gamma, alpha=self.alpha)
 
     def extra_repr(self) -> str:
         """Show the hyper-parameters in print(module)."""

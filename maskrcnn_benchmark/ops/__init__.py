@@ -12,6 +12,7 @@ from maskrcnn_benchmark.ops.nms import batched_nms, nms
 from maskrcnn_benchmark.ops.paste_masks import paste_masks, paste_masks_rle
 from maskrcnn_benchmark.ops.roi_align import roi_align, roi_levels
 from maskrcnn_benchmark.ops.roi_pool import roi_pool
+from maskrcnn_benchmark.ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 __all__ = [
     "backend_info",
@@ -24,4 +25,5 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "roi_pool",
+    "sigmoid_focal_loss",
 ]

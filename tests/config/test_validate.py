@@ -88,9 +88,7 @@ def test_only_the_stage_that_runs_is_checked(cfg):
     ("key", "value", "family"),
     [
         ("MODEL.KEYPOINT_ON", True, "keypoint"),
-        ("MODEL.RETINANET_ON", True, "RetinaNet"),
         ("MODEL.BACKBONE.CONV_BODY", "R-101-C5", "C4 and C5"),
-        ("MODEL.BACKBONE.CONV_BODY", "R-50-FPN-RETINANET", "RetinaNet"),
         ("MODEL.BACKBONE.CONV_BODY", "FBNet", "FBNet"),
         ("MODEL.RPN.RPN_HEAD", "FBNet.rpn_head", "FBNet"),
         ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),

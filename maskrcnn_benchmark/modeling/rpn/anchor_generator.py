@@ -156,3 +156,11 @@ def make_anchor_generator(cfg: Any) -> AnchorGenerator:
     """Build the anchor generator that MODEL.RPN describes."""
     rpn = cfg.MODEL.RPN
     return AnchorGenerator(rpn.ANCHOR_SIZES, rpn.ASPECT_RATIOS, rpn.ANCHOR_STRIDE, rpn.STRADDLE_THRESH)
+
+
+def make_anchor_generator_retinanet(cfg: Any) -> AnchorGenerator:
+    """Build the anchor generator that MODEL.RETINANET describes: SCALES_PER_OCTAVE sizes a level and ratio."""
+    retinanet = cfg.MODEL.RETINANET
+    scales = [retinanet.OCTAVE ** (i / retinanet.SCALES_PER_OCTAVE) for i in range(retinanet.SCALES_PER_OCTAVE)]
+    sizes = [tuple(size * scale for scale in scales) for size in retinanet.ANCHOR_SIZES]
+    return AnchorGenerator(sizes, retinanet.ASPECT_RATIOS, retinanet.ANCHOR_STRIDES, retinanet.STRADDLE_THRESH)

@@ -1,9 +1,11 @@
-"""What users rely on, held as lists beside this file: imports, flags, config keys, names in checkpoints."""
+"""What users rely on, held as lists beside this file: imports, flags, config keys.
+
+The list of names in checkpoints is compared in tests/modeling/test_all_configs.py, which builds every network.
+"""
 
 from __future__ import annotations
 
 import functools
-import gzip
 import importlib.util
 import inspect
 import json
@@ -26,7 +28,6 @@ PUBLIC_NAMES = [
 ]
 CLI_FLAGS = json.loads((HERE / "cli_flags.json").read_text(encoding="utf-8"))
 CONFIG_KEYS = json.loads((HERE / "config_keys.json").read_text(encoding="utf-8"))
-STATE_DICTS = json.loads(gzip.decompress((HERE / "state_dicts.json.gz").read_bytes()))
 
 
 @pytest.mark.parametrize(("module", "entry"), PUBLIC_NAMES)

@@ -118,9 +118,9 @@ def watch_network(
     observe = None if on_regions is None else lambda result: on_regions(result[0])
     recorder.watch_call(heads.box, "losses", "box_head", observe=observe)
     recorder.watch_call(heads.box, "detect", "box_head")
-    if heads.has_mask:
-        recorder.watch_call(heads.mask, "losses", "mask_head")
-        recorder.watch_call(heads.mask, "add_masks", "mask_head")
+    for name, head in heads.further_heads().items():
+        recorder.watch_call(head, "losses", f"{name}_head")
+        recorder.watch_call(head, "add_fields", f"{name}_head")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_loss_evaluators(parts):
     packed = Targets.from_boxlists(targets)
     heads = model.roi_heads
     with torch.no_grad():
-        regions, expected = heads.box.losses(features, proposals, packed)
+        regions, _, expected = heads.box.losses(features, proposals, packed)
         expected |= heads.mask.losses(features, regions, packed)
 
         evaluator = make_roi_box_loss_evaluator(make_cfg(**EVERYTHING))

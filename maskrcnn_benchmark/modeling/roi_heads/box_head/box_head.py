@@ -76,21 +76,20 @@ class ROIBoxHead(nn.Module):
             detections_per_img=heads.DETECTIONS_PER_IMG,
         )
 
-    def _predict(self, features: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        return self.predictor(self.feature_extractor(features, boxes_to_rois(boxes, valid)))
-
     def losses(
         self, features: Sequence[Tensor], proposals: Proposals, targets: Targets
-    ) -> tuple[SampledRegions, dict[str, Tensor]]:
-        """Return the sampled regions and {loss_classifier, loss_box_reg}."""
+    ) -> tuple[SampledRegions, Tensor, dict[str, Tensor]]:
+        """Return the sampled regions, their extracted features [N * S, ...] and {loss_classifier, loss_box_reg}."""
         regions = sample_regions(proposals, targets, box_coder=self.box_coder, **self.sampling)
-        logits, deltas = self._predict(features, regions.boxes, regions.valid)
+        box_features = self.feature_extractor(features, boxes_to_rois(regions.boxes, regions.valid))
+        logits, deltas = self.predictor(box_features)
         classification_loss, box_loss = box_head_losses(logits, deltas, regions)
-        return regions, {"loss_classifier": classification_loss, "loss_box_reg": box_loss}
+        return regions, box_features, {"loss_classifier": classification_loss, "loss_box_reg": box_loss}
 
     def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
         """Return the detections of each image; image_sizes [N, 2] (height, width)."""
-        logits, deltas = self._predict(features, proposals.boxes, proposals.valid)
+        rois = boxes_to_rois(proposals.boxes, proposals.valid)
+        logits, deltas = self.predictor(self.feature_extractor(features, rois))
         return select_detections(logits, deltas, proposals, image_sizes, box_coder=self.box_coder, **self.selection)
 
 

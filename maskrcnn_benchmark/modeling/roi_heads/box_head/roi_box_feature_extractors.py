@@ -31,6 +31,8 @@ class FPN2MLPFeatureExtractor(nn.Module):
         use_gn: group norm after each layer.
     """
 
+    gives_maps = False
+
     def __init__(
         self,
         in_channels: int,
@@ -76,6 +78,8 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
         representation_size: width of the fully connected layer.
         use_gn: group norm after each convolution.
     """
+
+    gives_maps = False
 
     def __init__(
         self,

@@ -51,6 +51,7 @@ class MaskRegions(NamedTuple):
     rois: Tensor  # [P, 5] image index, -1 for an empty slot, and box
     labels: Tensor  # [P] int64 class
     instances: Tensor  # [P] int64 slot n * G + g of the matched ground truth, -1 for an empty slot
+    slots: Tensor  # [P] int64 slot n * S + s of the sampled region
 
     @property
     def valid(self) -> Tensor:
@@ -72,11 +73,12 @@ def positive_regions(regions: SampledRegions, *, num_targets: int, num_slots: in
     instances = torch.where(positive, first + regions.matches, -1)
     if num_slots is not None:  # the sampler puts the positives of an image first
         part = (slice(None), slice(num_slots))
+        slots = torch.arange(positive.numel(), device=positive.device).reshape(positive.shape)[part].flatten()
         rois = boxes_to_rois(regions.boxes[part], positive[part])
-        return MaskRegions(rois, regions.labels[part].flatten(), instances[part].flatten())
-    index = positive.flatten().nonzero().squeeze(1)
-    rois = boxes_to_rois(regions.boxes, positive)[index]
-    return MaskRegions(rois, regions.labels.flatten()[index], instances.flatten()[index])
+        return MaskRegions(rois, regions.labels[part].flatten(), instances[part].flatten(), slots)
+    slots = positive.flatten().nonzero().squeeze(1)
+    rois = boxes_to_rois(regions.boxes, positive)[slots]
+    return MaskRegions(rois, regions.labels.flatten()[slots], instances.flatten()[slots], slots)
 
 
 def _own_class(logits: Tensor, labels: Tensor) -> Tensor:

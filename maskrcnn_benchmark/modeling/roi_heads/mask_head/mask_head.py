@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.poolers import boxlists_to_rois
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import MaskPostProcessor, make_roi_mask_post_processor
@@ -17,11 +18,13 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.targets import Targets
 
 
+@registry.ROI_HEADS.register("mask")
 class ROIMaskHead(nn.Module):
     """Predicts a mask for each region.
 
     Args:
         feature_extractor: (pyramid, rois [P, 5]) -> features.
+        shares_box_features: the extractor is the box head's; training takes what it gave there instead of running it.
         predictor: features -> logits [P, K, M, M].
         post_processor: adds masks to detections.
         resolution: M, side of a training target.
@@ -36,6 +39,7 @@ class ROIMaskHead(nn.Module):
         *,
         resolution: int = 28,
         num_slots: int | None = None,
+        shares_box_features: bool = False,
     ) -> None:
         super().__init__()
         self.feature_extractor = feature_extractor
@@ -43,35 +47,55 @@ class ROIMaskHead(nn.Module):
         self.post_processor = post_processor
         self.resolution = resolution
         self.num_slots = num_slots
+        self.shares_box_features = shares_box_features
 
     @classmethod
-    def from_config(cls, cfg: Any, in_channels: int) -> ROIMaskHead:
+    def from_config(cls, cfg: Any, in_channels: int, box_feature_extractor: nn.Module | None = None) -> ROIMaskHead:
         """Build the head that MODEL.ROI_MASK_HEAD describes; MODEL.ROI_HEADS says how many positives an image has."""
-        heads = cfg.MODEL.ROI_HEADS
+        heads, head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_MASK_HEAD
         most_positives = int(heads.BATCH_SIZE_PER_IMAGE * heads.POSITIVE_FRACTION)
-        feature_extractor = make_roi_mask_feature_extractor(cfg, in_channels)
+        shares = head.SHARE_BOX_FEATURE_EXTRACTOR and box_feature_extractor is not None
+        feature_extractor = box_feature_extractor if shares else make_roi_mask_feature_extractor(cfg, in_channels)
         return cls(
             feature_extractor,
             make_roi_mask_predictor(cfg, feature_extractor.out_channels),
             make_roi_mask_post_processor(cfg),
-            resolution=cfg.MODEL.ROI_MASK_HEAD.RESOLUTION,
-            num_slots=most_positives if cfg.MODEL.ROI_MASK_HEAD.FIXED_SLOTS else None,
+            resolution=head.RESOLUTION,
+            num_slots=most_positives if head.FIXED_SLOTS else None,
+            shares_box_features=shares,
         )
 
-    def losses(self, features: Sequence[Tensor], regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
-        """Return {loss_mask} over the positive regions."""
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        regions: SampledRegions,
+        targets: Targets,
+        box_features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return {loss_mask} over the positive regions.
+
+        Args:
+            features: maps [N, C, H_l, W_l].
+            regions: sampled, [N, S].
+            targets: with polygons.
+            box_features: [N * S, C, h, w] of the regions' slots, taken instead of running the extractor.
+        """
         chosen = positive_regions(regions, num_targets=targets.boxes.shape[1], num_slots=self.num_slots)
         masks = mask_targets(targets, chosen.instances, chosen.rois[:, 1:], resolution=self.resolution)
-        logits = self.predictor(self.feature_extractor(features, chosen.rois))
+        if box_features is None:
+            region_features = self.feature_extractor(features, chosen.rois)
+        else:
+            region_features = box_features[chosen.slots]
+        logits = self.predictor(region_features)
         valid = chosen.valid if self.num_slots is not None else None
         return {"loss_mask": mask_loss(logits, chosen.labels, masks, valid)}
 
-    def add_masks(self, features: Sequence[Tensor], detections: Sequence[BoxList]) -> list[BoxList]:
+    def add_fields(self, features: Sequence[Tensor], detections: Sequence[BoxList]) -> list[BoxList]:
         """Return the detections with field mask."""
         logits = self.predictor(self.feature_extractor(features, boxlists_to_rois(detections)))
         return self.post_processor(logits, detections)
 
 
-def build_roi_mask_head(cfg: Any, in_channels: int) -> ROIMaskHead:
-    """Build the mask head over a pyramid of in_channels channels."""
-    return ROIMaskHead.from_config(cfg, in_channels)
+def build_roi_mask_head(cfg: Any, in_channels: int, box_feature_extractor: nn.Module | None = None) -> ROIMaskHead:
+    """Build the mask head over feature maps of in_channels channels."""
+    return ROIMaskHead.from_config(cfg, in_channels, box_feature_extractor)

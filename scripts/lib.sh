@@ -108,7 +108,7 @@ choose_device() {
     if [[ "$present" -eq 0 ]]; then
         GPU="${GPU:-1}"
         say "No CUDA device: running on the CPU, processes: $GPU."
-        DTYPE="${DTYPE:-float32}" NHWC="${NHWC:-False}" HYBRID="${HYBRID:-False}"
+        DTYPE="${DTYPE:-float32}" NHWC="${NHWC:-True}" HYBRID="${HYBRID:-False}"
         MACHINE_OPTS=(MODEL.DEVICE cpu)
     else
         GPU="${GPU:-$((present < most ? present : most))}"

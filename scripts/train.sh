@@ -9,7 +9,8 @@
 #   RESULTS  where checkpoints, logs and results go (default /results, or ./results where / is not writable)
 #   DATA_DIR where the data sets are (default: the config's DATASETS.DATA_DIR)
 #   DTYPE    float16 (default with CUDA), bfloat16, float32 (default without)
-#   NHWC, HYBRID   True or False: memory layout, loader that decodes on the GPU (default True with CUDA)
+#   NHWC     True (default) or False: memory layout, where the processor is as fast in it
+#   HYBRID   True or False: loader that decodes on the GPU (default True with CUDA)
 set -eo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -112,7 +112,7 @@ def test_train_passes_everything_on(checkout):
     assert checkout.calls()[0] == [
         "-u", f"{checkout.root}/tools/train_net.py", "--config-file", f"{checkout.root}/{DEMO}",
         "--json-summary", f"{checkout.results}/dllogger.out", "--max_steps", "3",
-        "OUTPUT_DIR", str(checkout.results), "MODEL.DEVICE", "cpu", "DTYPE", "float32", "NHWC", "False",
+        "OUTPUT_DIR", str(checkout.results), "MODEL.DEVICE", "cpu", "DTYPE", "float32", "NHWC", "True",
         "DATALOADER.HYBRID", "False", "SOLVER.MAX_ITER", "20", "DATASETS.TRAIN", value,
     ]  # fmt: skip
     assert checkout.calls()[1:] == [[f"{checkout.root}/scripts/show_predictions.py", str(checkout.results)]]

@@ -68,7 +68,7 @@ def _record(
     trunk: nn.Module, shape: tuple[int, ...], precision: Precision, device: torch.device, pool: Any
 ) -> Callable[[Tensor], Any]:
     """The trunk as CUDA graphs of its forward and its backward pass for one shape."""
-    images = torch.zeros(shape, dtype=precision.image_dtype, device=device)
+    images = torch.zeros(shape, dtype=precision.dtype, device=device)
     images = images.contiguous(memory_format=precision.memory_format)
     # Casts of weights must be part of the record, not come out of autocast's cache of this one pass.
     with _kept_buffers(trunk), _tuned_convolutions(), precision.autocast(cache=False):

@@ -36,7 +36,7 @@ class Preparation:
         if self.normalize is None:
             return self.precision.place_images(images, self.device)
         images = self.normalize(images.to(self.device, non_blocking=True))
-        return images.to(dtype=self.precision.image_dtype, memory_format=self.precision.memory_format)
+        return images.to(dtype=self.precision.dtype, memory_format=self.precision.memory_format)
 
     def __call__(self, batch: Batch) -> Batch:
         """A batch of the loader, ready for the network. Targets are packed, or a list of BoxLists."""

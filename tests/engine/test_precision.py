@@ -69,7 +69,15 @@ def test_an_unknown_type_is_named():
         choose_dtype("float8", CPU)
 
 
-def test_nhwc_on_a_cpu_is_refused_with_a_word(messages):
+@pytest.mark.parametrize("asked", [True, False])
+def test_nhwc_on_a_cpu_that_is_fast_in_it(messages, monkeypatch, asked):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert Precision.from_config(make_cfg(nhwc=asked), CPU).channels_last == asked
+    assert not messages
+
+
+def test_nhwc_on_another_cpu_is_refused_with_a_word(messages, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert not Precision.from_config(make_cfg(nhwc=True), CPU).channels_last
     assert [level for level, _ in messages] == ["info"]
     assert "NCHW" in messages[0][1]

@@ -161,8 +161,8 @@ def test_bad_settings_are_named(cfg, tiny: TinyCoco) -> None:
     cfg.DATASETS.TRAIN = ()
     with pytest.raises(ValueError, match=r"DATASETS.TRAIN names no data set"):
         make_data_loader(cfg)
-    cfg.INPUT.HUE = 0.1
-    with pytest.raises(ValueError, match=r"INPUT.HUE is 0.1: colour augmentation"):
+    cfg.INPUT.HUE = 0.7
+    with pytest.raises(ValueError, match=r"INPUT.HUE must be 0 to 0.5, .* but is 0.7"):
         make_dataset(cfg, NAME, is_train=True)
 
 

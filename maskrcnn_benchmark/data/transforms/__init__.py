@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer, build_transforms
+from maskrcnn_benchmark.data.transforms.colour import ColourJitter
 from maskrcnn_benchmark.data.transforms.device import DeviceNormalize
 from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Normalize, Resize
 
-__all__ = ["Compose", "DeviceNormalize", "Flip", "ImagePreparer", "Normalize", "Resize", "build_transforms"]
+__all__ = [
+    "ColourJitter",
+    "Compose",
+    "DeviceNormalize",
+    "Flip",
+    "ImagePreparer",
+    "Normalize",
+    "Resize",
+    "build_transforms",
+]

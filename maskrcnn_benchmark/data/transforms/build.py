@@ -6,9 +6,8 @@ import numpy as np
 from torch import Tensor
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.data.transforms.colour import ColourJitter
 from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Normalize, Resize
-
-_COLOUR_KEYS = ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> Compose:
@@ -19,23 +18,21 @@ def build_transforms(cfg: CfgNode, is_train: bool = True) -> Compose:
         is_train: which of the two.
 
     Raises:
-        ValueError: when a colour augmentation is asked for, or a size is not positive.
+        ValueError: when a strength of colour augmentation is out of range, or a size is not positive.
     """
-    for key in _COLOUR_KEYS:
-        strength = getattr(cfg.INPUT, key)
-        if is_train and strength != 0.0:
-            raise ValueError(f"INPUT.{key} is {strength}: colour augmentation is not supported yet; set it to 0.0")
     phase = "TRAIN" if is_train else "TEST"
     sizes = getattr(cfg.INPUT, f"MIN_SIZE_{phase}")
     sizes = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
     if not sizes or min(sizes) < 1:
         raise ValueError(f"INPUT.MIN_SIZE_{phase} must hold one or more positive lengths in pixels, got {sizes}")
     geometry: list[Resize | Flip] = [Resize(sizes, getattr(cfg.INPUT, f"MAX_SIZE_{phase}"))]
+    colour = None
     if is_train:
+        colour = ColourJitter(cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE) or None
         geometry.append(Flip(cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN))
         geometry.append(Flip(cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN, vertical=True))
     normalize = Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)
-    return Compose(geometry, normalize, seed=cfg.SEED)
+    return Compose(geometry, normalize, seed=cfg.SEED, colour=colour)
 
 
 class ImagePreparer:

@@ -1,4 +1,4 @@
-"""Resize, flip, normalise. Images are OpenCV's: uint8 [H, W, 3], BGR; sizes are (height, width)."""
+"""The steps of a transform, and all in turn. Images are OpenCV's: uint8 [H, W, 3], BGR; sizes are (height, width)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey, keyed_uniform
+from maskrcnn_benchmark.data.transforms.colour import ColourJitter
 
 _FIRST = SampleKey(epoch=0, index=0)
 
@@ -125,19 +126,31 @@ class Compose:
         geometry: called in turn with (image, targets, draw); every draw depends on the seed and the sample's key alone.
         normalize: the last step, from pixels to network input.
         seed: part of the key of all draws.
+        colour: called first with (image, draws), on the pixels of the file; None leaves the colours.
     """
 
-    def __init__(self, geometry: Sequence[Resize | Flip], normalize: Normalize, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        geometry: Sequence[Resize | Flip],
+        normalize: Normalize,
+        *,
+        seed: int = 0,
+        colour: ColourJitter | None = None,
+    ) -> None:
         self.geometry = tuple(geometry)
         self.normalize = normalize
         self.seed = seed
+        self.colour = colour
 
     def transform_pixels(
         self, image: np.ndarray, targets: ImageTargets | None, key: SampleKey
     ) -> tuple[np.ndarray, ImageTargets | None]:
         """Everything but the normalisation, which the collator does while it writes the batch."""
-        draws = keyed_uniform(self.seed, *key, count=len(self.geometry)).tolist()
-        for transform, draw in zip(self.geometry, draws, strict=True):
+        num_steps, num_colour_draws = len(self.geometry), self.colour.num_draws if self.colour else 0
+        draws = keyed_uniform(self.seed, *key, count=num_steps + num_colour_draws).tolist()
+        if self.colour:
+            image = self.colour(image, draws[num_steps:])
+        for transform, draw in zip(self.geometry, draws[:num_steps], strict=True):
             image, targets = transform(image, targets, draw)
         return image, targets
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from maskrcnn_benchmark.engine.measure import processor_name
+
 RESULTS = Path(__file__).resolve().parent / "results"
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -113,13 +115,8 @@ def _status_bytes(field: str) -> int:
 
 def machine() -> dict[str, Any]:
     """The hardware and software that decide the times; no name of the host."""
-    model = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        models = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
-        model = models[0] if models else model
     return {
-        "cpu": model,
+        "cpu": processor_name(torch.device("cpu")),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),

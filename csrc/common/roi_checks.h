@@ -8,11 +8,14 @@
 namespace mrcnn {
 
 // rois: [R, 5] batch index, x1, y1, x2, y2 in the dtype that goes with features of `dtype`.
-inline void check_rois(const char* op, const at::Tensor& rois, int64_t num_images, at::ScalarType dtype) {
+inline void check_rois(const char* op, const at::Tensor& rois, at::ScalarType dtype) {
   TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, op, ": rois must have the shape [R, 5], got ", rois.sizes());
   TORCH_CHECK_TYPE(rois.scalar_type() == accumulate_dtype(dtype), op, ": rois must be ", accumulate_dtype(dtype),
                    " for features of ", dtype, ", got ", rois.scalar_type());
-  TORCH_CHECK_VALUE(rois.device().is_cpu(), op, ": all tensors must lie on one device, got rois on ", rois.device());
+}
+
+// rois: of `check_rois`, on the CPU, for their values are looked at.
+inline void check_images(const char* op, const at::Tensor& rois, int64_t num_images) {
   const at::Tensor batch = rois.select(1, 0).to(at::kDouble).contiguous();
   for (int64_t roi = 0; roi < rois.size(0); ++roi) {
     const double image = batch.const_data_ptr<double>()[roi];

@@ -4,55 +4,36 @@
 #include <torch/library.h>
 
 #include "../common/parallel.h"
+#include "mask_targets_checks.h"
 #include "mask_targets_cpu.h"
 
 namespace mrcnn {
 
 namespace {
 
-constexpr const char* kOp = "polygon_mask_targets";
-
-void check_dtype(const at::Tensor& tensor, const char* name, at::ScalarType dtype) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, kOp, ": ", name, " must be ",
-                   dtype == at::kLong ? "int64" : "float32", ", got ", tensor.scalar_type());
-}
-
 // offsets: contiguous. They bound every read, so their values are looked at.
-void check_offsets(const at::Tensor& offsets, const char* name, int64_t length) {
-  TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.size(0) >= 1, kOp, ": ", name,
-                    " must be a vector that starts with 0, got the shape ", offsets.sizes());
+void check_values(const at::Tensor& offsets, const char* name, int64_t length) {
   const int64_t* values = offsets.const_data_ptr<int64_t>();
   const int64_t count = offsets.size(0);
   bool ascends = values[0] == 0 && values[count - 1] <= length;
   for (int64_t index = 1; index < count; ++index) ascends = ascends && values[index - 1] <= values[index];
-  TORCH_CHECK_VALUE(ascends, kOp, ": ", name, " must ascend from 0 to at most ", length);
+  TORCH_CHECK_VALUE(ascends, mask_targets::kOp, ": ", name, " must ascend from 0 to at most ", length);
 }
 
 at::Tensor polygon_mask_targets(const at::Tensor& coords, const at::Tensor& ring_offsets,
                                 const at::Tensor& instance_offsets, const at::Tensor& instance_indices,
                                 const at::Tensor& boxes, int64_t resolution) {
-  TORCH_CHECK_VALUE(coords.dim() == 2 && coords.size(1) == 2, kOp, ": coords must have the shape [V, 2], got ",
-                    coords.sizes());
-  TORCH_CHECK_VALUE(instance_indices.dim() == 1, kOp, ": instance_indices must have the shape [P], got ",
-                    instance_indices.sizes());
+  mask_targets::check(coords, ring_offsets, instance_offsets, instance_indices, boxes, resolution);
   const int64_t num_boxes = instance_indices.size(0);
-  TORCH_CHECK_VALUE(boxes.dim() == 2 && boxes.size(0) == num_boxes && boxes.size(1) == 4, kOp,
-                    ": boxes must have the shape [", num_boxes, ", 4], got ", boxes.sizes());
-  check_dtype(coords, "coords", at::kFloat);
-  check_dtype(boxes, "boxes", at::kFloat);
-  check_dtype(instance_indices, "instance_indices", at::kLong);
-  check_dtype(ring_offsets, "ring_offsets", at::kLong);
-  check_dtype(instance_offsets, "instance_offsets", at::kLong);
-  TORCH_CHECK_VALUE(resolution >= 1, kOp, ": resolution must be at least 1, got ", resolution);
   const at::Tensor dense_coords = coords.contiguous(), dense_boxes = boxes.contiguous();
   const at::Tensor rings = ring_offsets.contiguous(), instances = instance_offsets.contiguous();
   const at::Tensor indices = instance_indices.contiguous();
-  check_offsets(rings, "ring_offsets", coords.size(0));
-  check_offsets(instances, "instance_offsets", rings.size(0) - 1);
+  check_values(rings, "ring_offsets", coords.size(0));
+  check_values(instances, "instance_offsets", rings.size(0) - 1);
   const int64_t* index_data = indices.const_data_ptr<int64_t>();
   const int64_t num_instances = instances.size(0) - 1;
   for (int64_t index = 0; index < num_boxes; ++index) {
-    TORCH_CHECK_VALUE(index_data[index] < num_instances, kOp, ": instance index ", index_data[index],
+    TORCH_CHECK_VALUE(index_data[index] < num_instances, mask_targets::kOp, ": instance index ", index_data[index],
                       " is out of range for ", num_instances, " instances");
   }
   at::Tensor targets = at::empty({num_boxes, resolution, resolution}, boxes.options());

@@ -251,8 +251,7 @@ cudaError_t fill_targets(const PackedPolygons& polygons, const int64_t* instance
   const int64_t fitting = std::max<int64_t>((kWords / 2 * 32 - 1) / resolution, 1);
   const int64_t band_columns = std::min(fitting, resolution);
   const int64_t num_bands = (resolution + band_columns - 1) / band_columns;
-  const int64_t num_blocks = std::min<int64_t>(num_boxes * num_bands, INT32_MAX);
-  MRCNN_LAUNCH(fill_targets_kernel, dim3(static_cast<unsigned>(num_blocks)), dim3(kThreads), 0, stream, polygons,
+  MRCNN_LAUNCH(fill_targets_kernel, grid_for(num_boxes * num_bands), dim3(kThreads), 0, stream, polygons,
                instances, boxes, num_boxes, static_cast<int>(resolution), static_cast<int>(band_columns),
                static_cast<int>(num_bands), targets);
   return MRCNN_CHECK_LAUNCH();

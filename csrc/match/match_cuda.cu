@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "../nms/overlap.cuh"
+#include "../common/overlap.cuh"
 
 namespace mrcnn::match::cuda {
 
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t match_boxes(const Problem& problem, const Scratch& scratch, int64_t* matches, cudaStream_t stream) {
   const int64_t num_items = problem.num_images * problem.num_chunks();
   if (num_items == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>(std::min<int64_t>(num_items, INT32_MAX)));
+  const dim3 grid = grid_for(num_items);
   const bool low_quality = scratch.best != nullptr;
   if (low_quality && problem.num_truths > 0) {
     const size_t bytes = static_cast<size_t>(problem.num_images * problem.num_truths) * sizeof(uint32_t);

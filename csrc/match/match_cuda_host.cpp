@@ -6,31 +6,12 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "match_checks.h"
 #include "match_cuda.h"
 
 namespace mrcnn {
 
 namespace {
-
-void check(const at::Tensor& boxes, const at::Tensor& gt_boxes, const at::Tensor& gt_valid, double high, double low) {
-  TORCH_CHECK_VALUE(gt_boxes.dim() == 3 && gt_boxes.size(2) == 4,
-                    "match_boxes: gt_boxes must have the shape [N, G, 4], got ", gt_boxes.sizes());
-  TORCH_CHECK_VALUE(gt_valid.sizes() == gt_boxes.sizes().slice(0, 2), "match_boxes: gt_valid must have the shape [",
-                    gt_boxes.size(0), ", ", gt_boxes.size(1), "], got ", gt_valid.sizes());
-  TORCH_CHECK_VALUE((boxes.dim() == 2 || (boxes.dim() == 3 && boxes.size(0) == gt_boxes.size(0))) &&
-                        boxes.sizes().back() == 4,
-                    "match_boxes: boxes must have the shape [P, 4] or [", gt_boxes.size(0), ", P, 4], got ",
-                    boxes.sizes());
-  TORCH_CHECK_TYPE(boxes.scalar_type() == at::kFloat, "match_boxes: boxes must be float32, got ", boxes.scalar_type());
-  TORCH_CHECK_TYPE(gt_boxes.scalar_type() == at::kFloat, "match_boxes: gt_boxes must be float32, got ",
-                   gt_boxes.scalar_type());
-  TORCH_CHECK_TYPE(gt_valid.scalar_type() == at::kBool, "match_boxes: gt_valid must be bool, got ",
-                   gt_valid.scalar_type());
-  TORCH_CHECK_VALUE(boxes.device() == gt_boxes.device() && boxes.device() == gt_valid.device(),
-                    "match_boxes: all tensors must lie on one device, got boxes on ", boxes.device(), ", gt_boxes on ",
-                    gt_boxes.device(), ", gt_valid on ", gt_valid.device());
-  TORCH_CHECK_VALUE(low <= high, "match_boxes: low (", low, ") must not exceed high (", high, ")");
-}
 
 // Dense, and from an address where boxes can be read as vectors: a view may start between two boxes.
 at::Tensor dense_boxes(const at::Tensor& boxes) {
@@ -40,7 +21,7 @@ at::Tensor dense_boxes(const at::Tensor& boxes) {
 
 at::Tensor match_boxes(const at::Tensor& boxes, const at::Tensor& gt_boxes, const at::Tensor& gt_valid, double high,
                        double low, bool allow_low_quality, int64_t offset) {
-  check(boxes, gt_boxes, gt_valid, high, low);
+  match::check(boxes, gt_boxes, gt_valid, high, low);
   const c10::cuda::CUDAGuard guard(boxes.device());
   const at::Tensor own_boxes = dense_boxes(boxes), own_gt = dense_boxes(gt_boxes), own_valid = gt_valid.contiguous();
   const int64_t num_images = gt_boxes.size(0), num_truths = gt_boxes.size(1), num_boxes = boxes.size(-2);

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "../common/parallel.h"
+#include "nms_checks.h"
 #include "nms_cpu.h"
 
 namespace mrcnn {
@@ -11,13 +12,7 @@ namespace mrcnn {
 namespace {
 
 at::Tensor batched_nms(const at::Tensor& boxes, const at::Tensor& valid, double iou_threshold, int64_t offset) {
-  TORCH_CHECK_VALUE(boxes.dim() == 3 && boxes.size(2) == 4, "batched_nms: boxes must have the shape [B, K, 4], got ",
-                    boxes.sizes());
-  TORCH_CHECK_VALUE(valid.sizes() == boxes.sizes().slice(0, 2), "batched_nms: valid must have the shape [",
-                    boxes.size(0), ", ", boxes.size(1), "], got ", valid.sizes());
-  TORCH_CHECK_TYPE(boxes.scalar_type() == at::kFloat, "batched_nms: boxes must be float32, got ", boxes.scalar_type());
-  TORCH_CHECK_TYPE(valid.scalar_type() == at::kBool, "batched_nms: valid must be bool, got ", valid.scalar_type());
-  TORCH_CHECK_VALUE(iou_threshold >= 0, "batched_nms: iou_threshold must be at least 0, got ", iou_threshold);
+  nms::check(boxes, valid, iou_threshold);
   const at::Tensor dense_boxes = boxes.contiguous(), dense_valid = valid.contiguous();
   at::Tensor keep = at::empty_like(dense_valid);
   const int64_t num_boxes = boxes.size(1);

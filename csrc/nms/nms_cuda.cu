@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "overlap.cuh"
+#include "../common/overlap.cuh"
 
 namespace mrcnn::nms::cuda {
 
@@ -225,8 +225,6 @@ __global__ void __launch_bounds__(kGroup)
     if (own < problem.num_boxes) keep[row * problem.num_boxes + own] = box.alive;
   }
 }
-
-dim3 grid_for(int64_t blocks) { return dim3(static_cast<unsigned>(std::min<int64_t>(blocks, INT32_MAX))); }
 
 int64_t groups_of(int64_t count) { return (count + kGroup - 1) / kGroup; }
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "nms_checks.h"
 #include "nms_cuda.h"
 
 namespace mrcnn {
@@ -18,21 +19,8 @@ namespace {
 // The masks of as many rows as are worked off at once: 132 rows of 2000 boxes.
 constexpr int64_t kMaskBytes = int64_t{64} << 20;
 
-void check(const at::Tensor& boxes, const at::Tensor& valid, double iou_threshold) {
-  TORCH_CHECK_VALUE(boxes.dim() == 3 && boxes.size(2) == 4, "batched_nms: boxes must have the shape [B, K, 4], got ",
-                    boxes.sizes());
-  TORCH_CHECK_VALUE(valid.sizes() == boxes.sizes().slice(0, 2), "batched_nms: valid must have the shape [",
-                    boxes.size(0), ", ", boxes.size(1), "], got ", valid.sizes());
-  TORCH_CHECK_TYPE(boxes.scalar_type() == at::kFloat, "batched_nms: boxes must be float32, got ", boxes.scalar_type());
-  TORCH_CHECK_TYPE(valid.scalar_type() == at::kBool, "batched_nms: valid must be bool, got ", valid.scalar_type());
-  TORCH_CHECK_VALUE(boxes.device() == valid.device(),
-                    "batched_nms: all tensors must lie on one device, got boxes on ", boxes.device(), ", valid on ",
-                    valid.device());
-  TORCH_CHECK_VALUE(iou_threshold >= 0, "batched_nms: iou_threshold must be at least 0, got ", iou_threshold);
-}
-
 at::Tensor batched_nms(const at::Tensor& boxes, const at::Tensor& valid, double iou_threshold, int64_t offset) {
-  check(boxes, valid, iou_threshold);
+  nms::check(boxes, valid, iou_threshold);
   const c10::cuda::CUDAGuard guard(boxes.device());
   const at::Tensor dense_valid = valid.contiguous();
   at::Tensor dense_boxes = boxes.contiguous(), keep = at::empty_like(dense_valid);

@@ -10,14 +10,13 @@
 #include <type_traits>
 
 #include "../common/dispatch.h"
-#include "../common/roi_checks.h"
+#include "roi_align_checks.h"
 #include "roi_align_cpu.h"
 
 namespace mrcnn::roi_align {
 
 namespace {
 
-constexpr const char* kOp = "roi_align";
 constexpr int64_t kBlocksPerTask = 64;
 constexpr int64_t kRoisPerTask = 4;
 
@@ -29,25 +28,23 @@ Layout layout_of(int64_t channels, int64_t pixels, bool channels_last) {
   return channels_last ? Layout{channels * pixels, 1, channels} : Layout{channels * pixels, pixels, 1};
 }
 
-void check_levels(const std::optional<at::Tensor>& levels, int64_t num_rois, int64_t num_levels) {
-  TORCH_CHECK_VALUE(levels.has_value() || num_levels == 1, kOp, ": levels are needed for ", num_levels, " feature maps");
+// Looks at the values, which bound every read.
+void check_values(const at::Tensor& rois, const std::optional<at::Tensor>& levels, int64_t num_images,
+                  size_t num_levels) {
+  check_images(kOp, rois, num_images);
   if (!levels) return;
-  TORCH_CHECK_VALUE(levels->dim() == 1 && levels->size(0) == num_rois, kOp, ": levels must have the shape [", num_rois,
-                    "], got ", levels->sizes());
-  TORCH_CHECK_TYPE(levels->scalar_type() == at::kLong, kOp, ": levels must be int64, got ", levels->scalar_type());
-  TORCH_CHECK_VALUE(levels->device().is_cpu(), kOp, ": all tensors must lie on one device, got levels on ",
-                    levels->device());
   const at::Tensor dense = levels->contiguous();
-  for (int64_t roi = 0; roi < num_rois; ++roi) {
+  for (int64_t roi = 0; roi < rois.size(0); ++roi) {
     const int64_t level = dense.const_data_ptr<int64_t>()[roi];
-    TORCH_CHECK_VALUE(level >= 0 && level < num_levels, kOp, ": roi ", roi, " is assigned to level ", level,
-                      ", but there are ", num_levels, " feature maps");
+    TORCH_CHECK_VALUE(level >= 0 && level < static_cast<int64_t>(num_levels), kOp, ": roi ", roi,
+                      " is assigned to level ", level, ", but there are ", num_levels, " feature maps");
   }
 }
 
 template <typename A>
 Problem<A> make_problem(const at::Tensor& rois, at::ArrayRef<double> scales, int64_t num_images, int64_t channels,
-                        at::IntArrayRef heights, at::IntArrayRef widths, at::IntArrayRef pooled, int64_t sampling_ratio) {
+                        at::IntArrayRef heights, at::IntArrayRef widths, at::IntArrayRef pooled,
+                        int64_t sampling_ratio) {
   Problem<A> problem{rois.const_data_ptr<A>(), {}, num_images, channels, pooled[0], pooled[1], sampling_ratio};
   for (size_t i = 0; i < heights.size(); ++i) add_level(problem.levels, heights[i], widths[i], scales[i]);
   return problem;
@@ -165,24 +162,14 @@ void run_backward(const Problem<A>& problem, const T* grad, Layout grad_layout, 
 
 at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
                      at::IntArrayRef output_size, at::ArrayRef<double> scales, int64_t sampling_ratio) {
-  TORCH_CHECK_VALUE(!features.empty() && features.size() == scales.size(), kOp, ": one spatial scale per feature map is "
-                    "needed, got ", features.size(), " maps and ", scales.size(), " scales");
-  TORCH_CHECK_VALUE(output_size.size() == 2 && output_size[0] > 0 && output_size[1] > 0, kOp,
-                    ": output_size must be two positive numbers, got ", output_size);
-  TORCH_CHECK_VALUE(sampling_ratio >= 0, kOp, ": sampling_ratio must be 0 or more, got ", sampling_ratio);
+  check(features, rois, levels, output_size, scales, sampling_ratio);
   const at::Tensor& finest = features[0];
+  check_values(rois, levels, finest.size(0), features.size());
   std::vector<int64_t> heights, widths;
   for (const at::Tensor& map : features) {
-    TORCH_CHECK_VALUE(map.dim() == 4 && map.size(0) == finest.size(0) && map.size(1) == finest.size(1) &&
-                      map.size(2) > 0 && map.size(3) > 0, kOp, ": each feature map must have the shape [",
-                      finest.size(0), ", ", finest.dim() > 1 ? finest.size(1) : 0, ", H, W] with H, W > 0, got ", map.sizes());
-    TORCH_CHECK_TYPE(map.scalar_type() == finest.scalar_type(), kOp, ": all feature maps must have one dtype, got ",
-                     finest.scalar_type(), " and ", map.scalar_type());
     heights.push_back(map.size(2));
     widths.push_back(map.size(3));
   }
-  check_rois(kOp, rois, finest.size(0), finest.scalar_type());
-  check_levels(levels, rois.size(0), static_cast<int64_t>(features.size()));
   const bool channels_last = memory_format_of(finest) == at::MemoryFormat::ChannelsLast;
   const int64_t num_rois = rois.size(0), channels = finest.size(1), bins = output_size[0] * output_size[1];
   const at::Tensor dense_rois = rois.contiguous();
@@ -191,8 +178,8 @@ at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std:
   dispatch_floating(finest.scalar_type(), kOp, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = typename Accumulate<T>::type;
-    const Problem<A> problem = make_problem<A>(dense_rois, scales, finest.size(0), channels, heights, widths, output_size,
-                                               sampling_ratio);
+    const Problem<A> problem = make_problem<A>(dense_rois, scales, finest.size(0), channels, heights, widths,
+                                               output_size, sampling_ratio);
     const std::vector<Entry> entries =
         order_rois(problem, levels ? dense_levels.const_data_ptr<int64_t>() : nullptr, num_rois);
     output = at::empty({num_rois, channels, output_size[0], output_size[1]},
@@ -219,12 +206,8 @@ std::vector<at::Tensor> roi_align_backward(const at::Tensor& grad, const at::Ten
                                            at::ArrayRef<double> scales, int64_t sampling_ratio, bool channels_last) {
   const int64_t num_images = num_images_sym.expect_int();
   const at::IntArrayRef heights = C10_AS_INTARRAYREF_SLOW(heights_sym), widths = C10_AS_INTARRAYREF_SLOW(widths_sym);
-  TORCH_CHECK_VALUE(!heights.empty() && heights.size() == widths.size() && heights.size() == scales.size(), kOp,
-                    ": one height, width and scale per level are needed");
-  TORCH_CHECK_VALUE(grad.dim() == 4 && grad.size(0) == rois.size(0), kOp, ": grad must have the shape [R, C, ph, pw], got ",
-                    grad.sizes());
-  check_rois(kOp, rois, num_images, grad.scalar_type());
-  check_levels(levels, rois.size(0), static_cast<int64_t>(heights.size()));
+  check_backward(grad, rois, levels, heights, widths, scales);
+  check_values(rois, levels, num_images, heights.size());
   const int64_t channels = grad.size(1), bins = grad.size(2) * grad.size(3);
   std::vector<at::Tensor> grads;
   for (size_t i = 0; i < heights.size(); ++i)

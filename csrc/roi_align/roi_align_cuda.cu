@@ -56,8 +56,8 @@ __device__ __forceinline__ void pool_bin(const T* plane, int stride, const Place
 // worked out once for all channels; with kRatio = 0 their number is the problem's.
 template <int kWidth, int kRatio, typename T, typename A>
 __global__ void __launch_bounds__(kThreads, kResident<A>)
-    pool(MRCNN_CONSTANT Problem<A> problem, MRCNN_CONSTANT Maps<const T> maps, bool channels_last, int parts,
-         T* __restrict__ output) {
+    pool(const __grid_constant__ Problem<A> problem, const __grid_constant__ Maps<const T> maps, bool channels_last,
+         int parts, T* __restrict__ output) {
   MRCNN_SHARED(Sample<A>, samples, kRatio > 0 ? kMaxSamples : 1);  // of y, then of x
   const int bins = problem.bins(), vectors = problem.channels / kWidth, rows = problem.pooled_height * kRatio;
   const int share = (bins * vectors + parts - 1) / parts;

@@ -11,37 +11,15 @@
 #include <algorithm>
 
 #include "../common/dispatch.h"
-#include "../common/roi_checks.h"
+#include "roi_align_checks.h"
 #include "roi_align_cuda.h"
 
 namespace mrcnn::roi_align::cuda {
 
 namespace {
 
-constexpr const char* kOp = "roi_align";
 constexpr int64_t kMaxRatio = 1 << 20;  // as in the plain kernel
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
-
-void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
-  TORCH_CHECK_VALUE(tensor.device() == other.device(), kOp, ": all tensors must lie on one device, got ", name, " on ",
-                    tensor.device(), " and ", other_name, " on ", other.device());
-}
-
-void check_roi_inputs(const at::Tensor& rois, const std::optional<at::Tensor>& levels, size_t num_levels,
-                      at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, kOp, ": rois must have the shape [R, 5], got ", rois.sizes());
-  TORCH_CHECK_TYPE(rois.scalar_type() == accumulate_dtype(dtype), kOp, ": rois must be ", accumulate_dtype(dtype),
-                   " for features of ", dtype, ", got ", rois.scalar_type());
-  TORCH_CHECK_VALUE(levels.has_value() || num_levels == 1, kOp, ": levels are needed for ", num_levels,
-                    " feature maps");
-  TORCH_CHECK_VALUE(num_levels <= kMaxLevels, kOp, ": at most ", kMaxLevels, " feature maps are possible on CUDA, got ",
-                    num_levels);
-  if (!levels) return;
-  TORCH_CHECK_VALUE(levels->dim() == 1 && levels->size(0) == rois.size(0), kOp, ": levels must have the shape [",
-                    rois.size(0), "], got ", levels->sizes());
-  TORCH_CHECK_TYPE(levels->scalar_type() == at::kLong, kOp, ": levels must be int64, got ", levels->scalar_type());
-  check_device(*levels, "levels", rois, "rois");
-}
 
 void check_fits(int64_t count, const char* what) {
   TORCH_CHECK_VALUE(count <= INT32_MAX, kOp, ": ", what, " must be at most ", INT32_MAX, " on CUDA, got ", count);
@@ -61,6 +39,8 @@ struct Inputs {
       : rois(rois.contiguous()), levels(levels ? levels->contiguous() : at::Tensor()), num_images(num_images),
         channels(channels), heights(heights), widths(widths), pooled(pooled), scales(scales),
         sampling_ratio(std::min(sampling_ratio, kMaxRatio)) {
+    TORCH_CHECK_VALUE(heights.size() <= kMaxLevels, kOp, ": at most ", kMaxLevels,
+                      " feature maps are possible on CUDA, got ", heights.size());
     check_fits(rois.size(0), "the number of rois");
     check_fits(num_images * static_cast<int64_t>(heights.size()), "the number of feature maps of all images");
     check_fits(channels * pooled[0] * pooled[1], "the number of values of one roi");
@@ -98,26 +78,13 @@ Maps<T> pointers(const std::vector<at::Tensor>& maps) {
 
 at::Tensor roi_align(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
                      at::IntArrayRef output_size, at::ArrayRef<double> scales, int64_t sampling_ratio) {
-  TORCH_CHECK_VALUE(!features.empty() && features.size() == scales.size(), kOp,
-                    ": one spatial scale per feature map is needed, got ", features.size(), " maps and ", scales.size(),
-                    " scales");
-  TORCH_CHECK_VALUE(output_size.size() == 2 && output_size[0] > 0 && output_size[1] > 0, kOp,
-                    ": output_size must be two positive numbers, got ", output_size);
-  TORCH_CHECK_VALUE(sampling_ratio >= 0, kOp, ": sampling_ratio must be 0 or more, got ", sampling_ratio);
+  check(features, rois, levels, output_size, scales, sampling_ratio);
   const at::Tensor& finest = features[0];
   std::vector<int64_t> heights, widths;
   for (const at::Tensor& map : features) {
-    const bool fits = finest.dim() == 4 && map.dim() == 4 && map.size(0) == finest.size(0) &&
-                      map.size(1) == finest.size(1) && map.size(2) > 0 && map.size(3) > 0;
-    TORCH_CHECK_VALUE(fits, kOp, ": each feature map must have the shape [", finest.dim() > 0 ? finest.size(0) : 0,
-                      ", ", finest.dim() > 1 ? finest.size(1) : 0, ", H, W] with H, W > 0, got ", map.sizes());
-    TORCH_CHECK_TYPE(map.scalar_type() == finest.scalar_type(), kOp, ": all feature maps must have one dtype, got ",
-                     finest.scalar_type(), " and ", map.scalar_type());
-    check_device(rois, "rois", map, "features");
     heights.push_back(map.size(2));
     widths.push_back(map.size(3));
   }
-  check_roi_inputs(rois, levels, features.size(), finest.scalar_type());
   const Inputs inputs(rois, levels, finest.size(0), finest.size(1), heights, widths, output_size, scales,
                       sampling_ratio);
   const c10::cuda::CUDAGuard guard(finest.device());
@@ -173,12 +140,7 @@ std::vector<at::Tensor> roi_align_backward(const at::Tensor& grad, const at::Ten
                                            c10::SymIntArrayRef heights_sym, c10::SymIntArrayRef widths_sym,
                                            at::ArrayRef<double> scales, int64_t sampling_ratio, bool channels_last) {
   const at::IntArrayRef heights = C10_AS_INTARRAYREF_SLOW(heights_sym), widths = C10_AS_INTARRAYREF_SLOW(widths_sym);
-  TORCH_CHECK_VALUE(!heights.empty() && heights.size() == widths.size() && heights.size() == scales.size(), kOp,
-                    ": one height, width and scale per level are needed");
-  TORCH_CHECK_VALUE(grad.dim() == 4 && rois.dim() > 0 && grad.size(0) == rois.size(0), kOp,
-                    ": grad must have the shape [R, C, ph, pw], got ", grad.sizes());
-  check_device(rois, "rois", grad, "grad");
-  check_roi_inputs(rois, levels, heights.size(), grad.scalar_type());
+  check_backward(grad, rois, levels, heights, widths, scales);
   const Inputs inputs(rois, levels, num_images.expect_int(), grad.size(1), heights, widths, grad.sizes().slice(2),
                       scales, sampling_ratio);
   const c10::cuda::CUDAGuard guard(grad.device());

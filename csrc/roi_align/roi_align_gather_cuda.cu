@@ -38,7 +38,8 @@ __device__ __forceinline__ Rank rank(bool value, int* counts) {
 
 // A block collects the rois of one image and level, in their order, behind those of all before.
 template <typename A>
-__global__ void __launch_bounds__(kOrderThreads, 1) sort_rois(MRCNN_CONSTANT Problem<A> problem, Order<A> order) {
+__global__ void __launch_bounds__(kOrderThreads, 1)
+    sort_rois(const __grid_constant__ Problem<A> problem, Order<A> order) {
   MRCNN_SHARED(int, counts, kOrderThreads / kWarp);
   const int keys = problem.num_images * problem.num_levels;
   const auto key_of = [&](int64_t roi) {
@@ -115,8 +116,8 @@ __device__ __forceinline__ void store_strip(const Problem<A>& problem, const Job
 // each walks them for its own pixels.
 template <int kWidth, typename T, typename A>
 __global__ void __launch_bounds__(kThreads, 3)
-    gather(MRCNN_CONSTANT Problem<A> problem, MRCNN_CONSTANT Maps<T> maps, Order<A> order, int64_t num_jobs,
-           const T* __restrict__ grad) {
+    gather(const __grid_constant__ Problem<A> problem, const __grid_constant__ Maps<T> maps, Order<A> order,
+           int64_t num_jobs, const T* __restrict__ grad) {
   MRCNN_SHARED(Weights<A>, weights, 1);
   MRCNN_SHARED(Job, job, 1);
   MRCNN_SHARED(int, list, kThreads);

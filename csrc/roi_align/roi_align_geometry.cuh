@@ -2,23 +2,10 @@
 // step, so that results agree to the last bit.
 #pragma once
 
-#include <algorithm>
-
+#include "../common/cuda.cuh"
 #include "roi_align_cuda.h"
 
-// MRCNN_CONSTANT: an argument of a kernel that is indexed in constant memory; else it would be on each thread's stack.
-// MRCNN_MAX_BLOCKS: of a launch, whose blocks take further items in a loop. Emulated ones shall do so in small tests.
-#if defined(MRCNN_EMULATE_CUDA)
-#define MRCNN_CONSTANT const
-#define MRCNN_MAX_BLOCKS 3
-#else
-#define MRCNN_CONSTANT const __grid_constant__
-#define MRCNN_MAX_BLOCKS INT32_MAX
-#endif
-
 namespace mrcnn::roi_align::cuda {
-
-inline dim3 grid_for(int64_t items) { return dim3(static_cast<unsigned>(std::min<int64_t>(items, MRCNN_MAX_BLOCKS))); }
 
 constexpr int kMaxGrid = 1 << 20;  // bounds the samples of absurdly large boxes
 

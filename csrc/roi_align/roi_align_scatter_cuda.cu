@@ -60,7 +60,8 @@ __device__ __forceinline__ void add_to_map(const Problem<A>& problem, const Weig
 // A block adds some channels of one roi to the sums, tile by tile.
 template <int kWidth, typename T, typename A>
 __global__ void __launch_bounds__(kThreads, 2)
-    scatter(MRCNN_CONSTANT Problem<A> problem, MRCNN_CONSTANT Maps<A> sums, const T* __restrict__ grad) {
+    scatter(const __grid_constant__ Problem<A> problem, const __grid_constant__ Maps<A> sums,
+            const T* __restrict__ grad) {
   MRCNN_SHARED(Weights<A>, weights, 1);
   MRCNN_SHARED(Job<A>, job, 1);
   MRCNN_SHARED(A, buffers, kThreads * kWidth);

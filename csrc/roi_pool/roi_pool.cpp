@@ -9,24 +9,17 @@
 #include <tuple>
 
 #include "../common/dispatch.h"
-#include "../common/roi_checks.h"
+#include "roi_pool_checks.h"
 #include "roi_pool_cpu.h"
 
 namespace mrcnn::roi_pool {
 
 namespace {
 
-constexpr const char* kOp = "roi_pool";
-
 std::tuple<at::Tensor, at::Tensor> roi_pool(const at::Tensor& features, const at::Tensor& rois,
                                             at::IntArrayRef output_size, double scale) {
-  TORCH_CHECK_VALUE(features.dim() == 4 && features.size(2) > 0 && features.size(3) > 0, kOp,
-                    ": features must have the shape [N, C, H, W] with H, W > 0, got ", features.sizes());
-  TORCH_CHECK_VALUE(features.size(2) * features.size(3) <= INT32_MAX, kOp, ": a feature map may hold ", INT32_MAX,
-                    " pixels at most, got ", features.sizes());
-  TORCH_CHECK_VALUE(output_size.size() == 2 && output_size[0] > 0 && output_size[1] > 0, kOp,
-                    ": output_size must be two positive numbers, got ", output_size);
-  check_rois(kOp, rois, features.size(0), features.scalar_type());
+  check(features, rois, output_size);
+  check_images(kOp, rois, features.size(0));
   const at::MemoryFormat layout = memory_format_of(features);
   const std::vector<int64_t> shape{rois.size(0), features.size(1), output_size[0], output_size[1]};
   const at::Tensor output = at::empty(shape, features.options().memory_format(layout));
@@ -49,13 +42,9 @@ std::tuple<at::Tensor, at::Tensor> roi_pool(const at::Tensor& features, const at
 at::Tensor roi_pool_backward(const at::Tensor& grad, const at::Tensor& argmax, const at::Tensor& rois,
                              c10::SymInt num_images, c10::SymInt height, c10::SymInt width, double scale,
                              bool channels_last) {
-  TORCH_CHECK_VALUE(grad.dim() == 4 && grad.size(0) == rois.size(0), kOp, ": grad must have the shape [R, C, ph, pw], got ",
-                    grad.sizes());
-  TORCH_CHECK_VALUE(argmax.sizes() == grad.sizes(), kOp, ": argmax must have the shape ", grad.sizes(), ", got ",
-                    argmax.sizes());
-  TORCH_CHECK_TYPE(argmax.scalar_type() == at::kInt, kOp, ": argmax must be int32, got ", argmax.scalar_type());
+  check_backward(grad, argmax, rois);
   const std::vector<int64_t> shape{num_images.expect_int(), grad.size(1), height.expect_int(), width.expect_int()};
-  check_rois(kOp, rois, shape[0], grad.scalar_type());
+  check_images(kOp, rois, shape[0]);
   const at::Tensor sums = at::zeros(shape, grad.options().dtype(accumulate_dtype(grad.scalar_type())));
   const at::Tensor dense_grad = grad.contiguous(), dense_argmax = argmax.contiguous(), dense_rois = rois.contiguous();
   dispatch_floating(grad.scalar_type(), kOp, [&](auto tag) {

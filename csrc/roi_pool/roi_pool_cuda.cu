@@ -204,16 +204,14 @@ __global__ void __launch_bounds__(kGatherThreads)
   }
 }
 
-unsigned clamp_grid(int64_t blocks) { return static_cast<unsigned>(std::min<int64_t>(blocks, INT32_MAX)); }
-
-unsigned blocks_for(int64_t total) { return clamp_grid((total + kThreads - 1) / kThreads); }
+dim3 grid_of_threads(int64_t total) { return grid_for((total + kThreads - 1) / kThreads); }
 
 template <int kWidth, typename T, typename A>
 cudaError_t launch_channels(const Problem<A>& problem, const T* features, T* output, int32_t* argmax,
                             cudaStream_t stream) {
   const int64_t vectors = (problem.channels + kWidth - 1) / kWidth;
   const auto threads = static_cast<unsigned>(std::min<int64_t>((vectors + kWarp - 1) / kWarp * kWarp, kThreads));
-  MRCNN_LAUNCH((forward_channels<kWidth, T, A>), dim3(clamp_grid(problem.num_rois * problem.bins())), dim3(threads), 0,
+  MRCNN_LAUNCH((forward_channels<kWidth, T, A>), grid_for(problem.num_rois * problem.bins()), dim3(threads), 0,
                stream, problem, features, output, argmax);
   return MRCNN_CHECK_LAUNCH();
 }
@@ -228,7 +226,7 @@ cudaError_t forward_any(const Problem<A>& problem, const T* features, T* output,
     return aligned ? launch_channels<kWidth>(problem, features, output, argmax, stream)
                    : launch_channels<1>(problem, features, output, argmax, stream);
   }
-  MRCNN_LAUNCH((forward_planes<T, A>), dim3(blocks_for(total)), dim3(kThreads), 0, stream, problem, features, output,
+  MRCNN_LAUNCH((forward_planes<T, A>), grid_of_threads(total), dim3(kThreads), 0, stream, problem, features, output,
                argmax);
   return MRCNN_CHECK_LAUNCH();
 }
@@ -238,7 +236,7 @@ cudaError_t scatter_any(const Problem<A>& problem, const T* grad, const int32_t*
                         cudaStream_t stream) {
   const int64_t total = problem.num_rois * problem.channels * problem.bins();
   if (total == 0) return cudaSuccess;
-  MRCNN_LAUNCH((scatter<T, A>), dim3(blocks_for(total)), dim3(kThreads), 0, stream, problem, grad, argmax, sums);
+  MRCNN_LAUNCH((scatter<T, A>), grid_of_threads(total), dim3(kThreads), 0, stream, problem, grad, argmax, sums);
   return MRCNN_CHECK_LAUNCH();
 }
 
@@ -248,7 +246,7 @@ cudaError_t gather_any(const Problem<A>& problem, const T* grad, const int32_t* 
   const int64_t groups = (problem.channels + kGatherThreads - 1) / kGatherThreads;
   const int64_t items = problem.num_images * problem.pixels() * groups;
   if (items == 0) return cudaSuccess;
-  MRCNN_LAUNCH((gather<T, A>), dim3(clamp_grid(items)), dim3(kGatherThreads), 0, stream, problem, grad, argmax,
+  MRCNN_LAUNCH((gather<T, A>), grid_for(items), dim3(kGatherThreads), 0, stream, problem, grad, argmax,
                features_grad);
   return MRCNN_CHECK_LAUNCH();
 }

@@ -11,36 +11,16 @@
 #include <tuple>
 
 #include "../common/dispatch.h"
-#include "../common/roi_checks.h"
+#include "roi_pool_checks.h"
 #include "roi_pool_cuda.h"
 
 namespace mrcnn::roi_pool::cuda {
 
 namespace {
 
-constexpr const char* kOp = "roi_pool";
-
-void check_device(const at::Tensor& tensor, const char* name, const at::Tensor& other, const char* other_name) {
-  TORCH_CHECK_VALUE(tensor.device() == other.device(), kOp, ": all tensors must lie on one device, got ", other_name,
-                    " on ", other.device(), " and ", name, " on ", tensor.device());
-}
-
-void check_roi_shape(const at::Tensor& rois, at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, kOp, ": rois must have the shape [R, 5], got ", rois.sizes());
-  TORCH_CHECK_TYPE(rois.scalar_type() == accumulate_dtype(dtype), kOp, ": rois must be ", accumulate_dtype(dtype),
-                   " for features of ", dtype, ", got ", rois.scalar_type());
-}
-
 std::tuple<at::Tensor, at::Tensor> roi_pool(const at::Tensor& features, const at::Tensor& rois,
                                             at::IntArrayRef output_size, double scale) {
-  TORCH_CHECK_VALUE(features.dim() == 4 && features.size(2) > 0 && features.size(3) > 0, kOp,
-                    ": features must have the shape [N, C, H, W] with H, W > 0, got ", features.sizes());
-  TORCH_CHECK_VALUE(features.size(2) * features.size(3) <= INT32_MAX, kOp, ": a feature map may hold ", INT32_MAX,
-                    " pixels at most, got ", features.sizes());
-  TORCH_CHECK_VALUE(output_size.size() == 2 && output_size[0] > 0 && output_size[1] > 0, kOp,
-                    ": output_size must be two positive numbers, got ", output_size);
-  check_roi_shape(rois, features.scalar_type());
-  check_device(rois, "rois", features, "features");
+  check(features, rois, output_size);
   const c10::cuda::CUDAGuard guard(features.device());
   const at::MemoryFormat layout = memory_format_of(features);
   const std::vector<int64_t> shape{rois.size(0), features.size(1), output_size[0], output_size[1]};
@@ -62,14 +42,7 @@ std::tuple<at::Tensor, at::Tensor> roi_pool(const at::Tensor& features, const at
 at::Tensor roi_pool_backward(const at::Tensor& grad, const at::Tensor& argmax, const at::Tensor& rois,
                              c10::SymInt num_images, c10::SymInt height, c10::SymInt width, double scale,
                              bool channels_last) {
-  TORCH_CHECK_VALUE(grad.dim() == 4 && grad.size(0) == rois.size(0), kOp,
-                    ": grad must have the shape [R, C, ph, pw], got ", grad.sizes());
-  TORCH_CHECK_VALUE(argmax.sizes() == grad.sizes(), kOp, ": argmax must have the shape ", grad.sizes(), ", got ",
-                    argmax.sizes());
-  TORCH_CHECK_TYPE(argmax.scalar_type() == at::kInt, kOp, ": argmax must be int32, got ", argmax.scalar_type());
-  check_roi_shape(rois, grad.scalar_type());
-  check_device(argmax, "argmax", grad, "grad");
-  check_device(rois, "rois", grad, "grad");
+  check_backward(grad, argmax, rois);
   const std::vector<int64_t> shape{num_images.expect_int(), grad.size(1), height.expect_int(), width.expect_int()};
   const c10::cuda::CUDAGuard guard(grad.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -23,16 +22,7 @@ __all__ = ["tiny_run"]  # a fixture
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-    logger = logging.getLogger("maskrcnn_benchmark")
-    for handler in [each for each in logger.handlers if getattr(each, "made_by_setup_logger", False)]:
-        logger.removeHandler(handler)
-    logger.propagate = True
+pytestmark = pytest.mark.usefixtures("one_thread", "clean_logger")
 
 
 def words(*flags, keys=None, device="cpu"):

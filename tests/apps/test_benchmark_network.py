@@ -31,12 +31,7 @@ from tests.apps.tiny_run import CONFIG, OPTIONS
 JOB = Path(__file__).resolve().parents[2] / "configs" / "e2e_mask_rcnn_R_50_FPN_1x.yaml"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def config_of(file, options):

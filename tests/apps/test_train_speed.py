@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from benchmarks.train_speed import main
 from tests.apps.tiny_run import CONFIG, OPTIONS
@@ -14,12 +13,7 @@ TINY = [str(word) for pair in OPTIONS.items() for word in pair]
 SHORT = ("--device", "cpu", "--rounds", "2", "--steps", "1", "--warmup", "1", "--stages", "1", "--dtypes", "float32")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def measure(out, *flags, opts=TINY):

@@ -8,9 +8,8 @@ import torch
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import mask_loss, positive_regions
 from maskrcnn_benchmark.modeling.sampling import sample_slots
-from tests.modeling.host_reads import HostReads
 from tests.modeling.test_detector import build, make_batch, make_target
-from tests.modeling.test_no_host_reads import losses_of_fakes, make_step, packed_batch
+from tests.modeling.test_no_host_reads import losses_of_fakes, packed_batch, reads_of_a_step
 
 FIXED = {"MODEL__ROI_MASK_HEAD__FIXED_SLOTS": True}
 
@@ -79,11 +78,7 @@ def test_an_empty_slot_has_no_part_in_the_loss():
 
 def test_the_whole_step_reads_nothing():
     model, batch = build(**FIXED), packed_batch()
-    step = make_step(model, max_grad_norm=1.0)
-    step(*batch, iteration=1)
-    with HostReads() as reads:
-        step(*batch, iteration=2)
-    assert reads.found == []
+    assert reads_of_a_step(model, batch, max_grad_norm=1.0) == []
 
 
 def test_shapes_alone_decide_what_is_computed():

@@ -20,6 +20,15 @@ def packed_batch():
     return images, Targets.from_boxlists(boxlists)
 
 
+def reads_of_a_step(model, batch, **options):
+    """The waits of a training step, after a first one that may prepare things once."""
+    step = make_step(model, **options)
+    step(*batch, iteration=1)
+    with HostReads() as reads:
+        step(*batch, iteration=2)
+    return reads.found
+
+
 def make_step(model, **options):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3, momentum=0.9, fused=True)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
@@ -29,20 +38,12 @@ def make_step(model, **options):
 @pytest.mark.parametrize("network", [{"MODEL__RPN_ONLY": True}, {"MODEL__MASK_ON": False}])
 def test_the_whole_step_without_masks(network):
     model, batch = build(**network), packed_batch()
-    step = make_step(model, max_grad_norm=1.0)
-    step(*batch, iteration=1)
-    with HostReads() as reads:
-        step(*batch, iteration=2)
-    assert reads.found == []
+    assert reads_of_a_step(model, batch, max_grad_norm=1.0) == []
 
 
 def test_the_mask_head_reads_once():
     model, batch = build(), packed_batch()
-    step = make_step(model)
-    step(*batch, iteration=1)
-    with HostReads() as reads:
-        step(*batch, iteration=2)
-    assert reads.found == ["aten::nonzero"]
+    assert reads_of_a_step(model, batch) == ["aten::nonzero"]
 
 
 @pytest.mark.parametrize(

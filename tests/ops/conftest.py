@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from tests.ops.cuda_emulation.build import Emulation, build, find_compiler, sources_of
 from tests.ops.inputs import RoiCase
+from tests.ops.on_gpu import to_gpu
 
 WITHOUT_EXTENSION = os.environ.get("MASKRCNN_TESTS_WITHOUT_EXTENSION") == "1"
 
@@ -106,3 +108,17 @@ def check_export() -> Callable[..., None]:
         torch.testing.assert_close(program.module()(image, more), model(image, more))
 
     return check
+
+
+@pytest.fixture
+def device(without_extension) -> torch.device:
+    """The GPU, with the compiled kernels."""
+    if without_extension:
+        pytest.skip("needs the compiled kernels")
+    return torch.device("cuda")
+
+
+@pytest.fixture
+def on_device(device) -> Callable[[Sequence[Any]], list[Any]]:
+    """Copies the tensors of a call to the GPU."""
+    return to_gpu

@@ -116,14 +116,6 @@ def test_emulated_kernel_gives_nan_for_what_the_cpu_refuses(fill, fault):
     check_fault(fault, fill(*faulty(fault)))
 
 
-@pytest.fixture
-def on_device(without_extension):
-    """Copies the tensors of a call to the GPU."""
-    if without_extension:
-        pytest.skip("needs the compiled kernels")
-    return lambda arguments: [value.cuda() if isinstance(value, torch.Tensor) else value for value in arguments]
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
 def test_device_equals_the_cpu_kernel_without_waiting(on_device, name):

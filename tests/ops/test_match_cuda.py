@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.ops import match_boxes
+from tests.ops.on_gpu import to_gpu, without_waiting
 from tests.ops.test_match import CASES, random_boxes, some_valid, whole_boxes
 
 OP = torch.ops.mrcnn.match_boxes
@@ -107,23 +108,9 @@ def test_every_anchor_gets_its_best_match_back_where_one_ground_truth_has_none(m
     assert set(got.flatten().tolist()) == {0, 1, 2}
 
 
-def on_device(device, arguments):
-    """Calls the op on the device without waiting for it; the result comes back to the CPU."""
-    arguments = [value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments]
-    try:
-        torch.cuda.set_sync_debug_mode("error")
-        matches = OP(*arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return matches.cpu()
-
-
-@pytest.fixture
-def device(without_extension):
-    """The GPU."""
-    if without_extension:
-        pytest.skip("needs the compiled kernels")
-    return torch.device("cuda")
+def on_device(arguments):
+    """Calls the op on the GPU without waiting for it; the result comes back to the CPU."""
+    return without_waiting(OP, to_gpu(arguments)).cpu()
 
 
 @pytest.mark.gpu
@@ -132,7 +119,7 @@ def device(without_extension):
 def test_device_equals_the_cpu_kernel_without_waiting(device, name, rule):
     (high, low), allow_low_quality, offset = rule
     arguments = (*ALL_CASES[name], high, low, allow_low_quality, offset)
-    assert torch.equal(on_device(device, arguments), OP(*arguments))
+    assert torch.equal(on_device(arguments), OP(*arguments))
 
 
 @pytest.mark.gpu
@@ -142,7 +129,7 @@ def test_device_equals_the_cpu_kernel_at_full_size(device, num_images, num_truth
     arguments = (anchors(800, 1344), gt_boxes, some_valid(num_images, num_truths), 0.7, 0.3, True, 1)
     wanted = OP(*arguments)
     for _ in range(3):
-        assert torch.equal(on_device(device, arguments), wanted)
+        assert torch.equal(on_device(arguments), wanted)
 
 
 @pytest.mark.gpu

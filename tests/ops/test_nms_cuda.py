@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.ops import batched_nms, nms
+from tests.ops.on_gpu import to_gpu, without_waiting
 from tests.ops.test_nms import ROWS, grid_boxes, random_boxes
 
 OP = torch.ops.mrcnn.batched_nms
@@ -116,23 +117,9 @@ def test_emulated_kernels_keep_every_second_of_a_chain(suppress):
     assert not keep[0, 1::2].any()
 
 
-@pytest.fixture
-def device(without_extension):
-    """The GPU."""
-    if without_extension:
-        pytest.skip("needs the compiled kernels")
-    return torch.device("cuda")
-
-
-def on_device(device, arguments):
-    """Calls the op on the device without waiting for it; the result comes back to the CPU."""
-    arguments = [value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments]
-    try:
-        torch.cuda.set_sync_debug_mode("error")
-        keep = OP(*arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return keep.cpu()
+def on_device(arguments):
+    """Calls the op on the GPU without waiting for it; the result comes back to the CPU."""
+    return without_waiting(OP, to_gpu(arguments)).cpu()
 
 
 @pytest.mark.gpu
@@ -141,7 +128,7 @@ def on_device(device, arguments):
 @pytest.mark.parametrize("name", CASES)
 def test_device_equals_the_cpu_kernel_without_waiting(device, name, threshold, offset):
     arguments = (*CASES[name], threshold, offset)
-    assert torch.equal(on_device(device, arguments), OP(*arguments))
+    assert torch.equal(on_device(arguments), OP(*arguments))
 
 
 @pytest.mark.gpu
@@ -149,7 +136,7 @@ def test_device_equals_the_cpu_kernel_without_waiting(device, name, threshold, o
 @pytest.mark.parametrize("name", LONG)
 def test_device_takes_long_rows_in_strips(device, name, threshold):
     arguments = (*LONG[name], threshold, 1)
-    assert torch.equal(on_device(device, arguments), OP(*arguments))
+    assert torch.equal(on_device(arguments), OP(*arguments))
 
 
 @pytest.mark.gpu
@@ -158,12 +145,12 @@ def test_device_equals_the_cpu_kernel_at_full_size(device, shape):
     """Training at batch 12, more rows than fit the mask at once, the box head's classes, one level, one long list."""
     extent = 800.0 if shape[1] < 5000 else 4000.0
     arguments = (random_boxes(*shape, seed=11, extent=extent), some_valid(*shape, share=0.9), 0.6, 1)
-    assert torch.equal(on_device(device, arguments), OP(*arguments))
+    assert torch.equal(on_device(arguments), OP(*arguments))
 
 
 @pytest.mark.gpu
 def test_device_decides_by_one_unit_in_the_last_place(device):
-    check_narrow_decisions(lambda *arguments: on_device(device, arguments))
+    check_narrow_decisions(lambda *arguments: on_device(arguments))
 
 
 @pytest.mark.gpu

@@ -11,22 +11,9 @@ from maskrcnn_benchmark.ops import roi_align
 from maskrcnn_benchmark.ops._checks import memory_format_of
 from maskrcnn_benchmark.ops._roi_align_plain import roi_align_backward_reference, roi_align_reference
 from tests.ops.inputs import BOX_HEAD, DTYPES, MASK_HEAD, ROI_CASES, RoiCase
+from tests.ops.on_gpu import without_waiting
 from tests.ops.test_roi_align import backward_arguments, op_arguments
 from tests.ops.test_roi_align_cuda import CASES, LARGE, TILES, assert_near, tolerance, with_missing_sources
-
-
-@pytest.fixture
-def on_device(without_extension):
-    """Copies the tensors of a call to the GPU."""
-    if without_extension:
-        pytest.skip("needs the compiled kernels")
-
-    def copy(value):
-        if isinstance(value, list):
-            return [copy(item) for item in value]
-        return value.cuda() if isinstance(value, torch.Tensor) else value
-
-    return lambda arguments: [copy(value) for value in arguments]
 
 
 @pytest.fixture(params=[False, True], ids=["atomic", "in_order"])
@@ -43,15 +30,6 @@ DEVICE_CASES = tuple(
     for dtype in DTYPES
     for channels, last in ((case.channels, False), (40, True))
 )
-
-
-def without_waiting(op, arguments):
-    """A wait for the device is an error."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        return op(*arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu
@@ -144,6 +122,6 @@ def test_device_gradcheck_and_opcheck(on_device, in_order, channels_last):
 @pytest.mark.gpu
 def test_device_refuses_tensors_of_two_devices(on_device):
     features, rois, levels, *rest = op_arguments(CASES[1])
-    message = "all tensors must lie on one device, got rois on cpu and features on cuda:0"
+    message = "all tensors must lie on one device, got features on cuda:0, rois on cpu"
     with pytest.raises(ValueError, match=message):
         torch.ops.mrcnn.roi_align([feature.cuda() for feature in features], rois, levels, *rest)

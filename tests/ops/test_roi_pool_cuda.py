@@ -10,6 +10,7 @@ import torch
 from maskrcnn_benchmark.ops import roi_pool
 from maskrcnn_benchmark.ops.roi_pool import roi_pool_backward_reference, roi_pool_reference
 from tests.ops.inputs import DTYPES, ROI_CASES, RoiCase
+from tests.ops.on_gpu import without_waiting
 from tests.ops.test_roi_pool import backward_arguments, coarse, op_arguments
 
 # Channels that fill whole vectors, and in float32 some that do not. Each case with two dtypes in turn.
@@ -141,14 +142,6 @@ def test_emulated_kernels_with_odd_rois(kernels, channels_last):
 
 
 @pytest.fixture
-def on_device(without_extension):
-    """Copies the tensors of a call to the GPU."""
-    if without_extension:
-        pytest.skip("needs the compiled kernels")
-    return lambda arguments: [value.cuda() if isinstance(value, torch.Tensor) else value for value in arguments]
-
-
-@pytest.fixture
 def deterministic():
     torch.use_deterministic_algorithms(True)
     yield
@@ -159,15 +152,6 @@ DEVICE_CASES = tuple(
     replace(case, channels=channels, dtype=dtype) for case in COARSE for dtype, channels in CHANNELS.items()
 )
 DEVICE_CASES += tuple(replace(case, dtype=dtype) for case in LARGE for dtype in DTYPES)
-
-
-def without_waiting(op, arguments):
-    """A wait for the device is an error."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        return op(*arguments)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu
@@ -220,5 +204,5 @@ def test_device_gradcheck_and_opcheck(on_device, deterministic, channels_last):
 @pytest.mark.gpu
 def test_device_refuses_tensors_of_two_devices(on_device):
     features, rois, bins, scale = op_arguments(CASES[0])
-    with pytest.raises(ValueError, match="all tensors must lie on one device, got features on cuda:0 and rois on cpu"):
+    with pytest.raises(ValueError, match="all tensors must lie on one device, got features on cuda:0, rois on cpu"):
         torch.ops.mrcnn.roi_pool(features.cuda(), rois, bins, scale)

@@ -1,10 +1,10 @@
-// Overlap of two boxes on CUDA devices. It gives the numbers of iou() in common/boxes.h, bit for bit, but divides only
+// Overlap of two boxes on CUDA devices. It gives the numbers of iou() in boxes.h, bit for bit, but divides only
 // where boxes meet. A coordinate that is not a number makes its box's area none, so it does not matter which operand
 // fminf and fmaxf then return.
 #pragma once
 
-#include "../common/boxes.h"
-#include "../common/cuda.cuh"
+#include "boxes.h"
+#include "cuda.cuh"
 
 namespace mrcnn {
 

@@ -14,6 +14,40 @@ from maskrcnn_benchmark.modeling.backbone.resnet import ResNet
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, make_group_norm
 
 
+@registry.BACKBONES.register("R-18-C4")
+@registry.BACKBONES.register("R-34-C4")
+@registry.BACKBONES.register("R-50-C4")
+@registry.BACKBONES.register("R-101-C4")
+@registry.BACKBONES.register("R-152-C4")
+def build_resnet_c4_backbone(cfg: Any) -> nn.Module:
+    """ResNet stages 2 to 4. One map, of stride 16."""
+    return _build_single_map(cfg, num_stages=3)
+
+
+@registry.BACKBONES.register("R-18-C5")
+@registry.BACKBONES.register("R-34-C5")
+@registry.BACKBONES.register("R-50-C5")
+@registry.BACKBONES.register("R-101-C5")
+@registry.BACKBONES.register("R-152-C5")
+def build_resnet_c5_backbone(cfg: Any) -> nn.Module:
+    """ResNet stages 2 to 5. One map, of stride 32, or 16 with MODEL.RESNETS.RES5_DILATION 2."""
+    return _build_single_map(cfg, num_stages=4)
+
+
+def _build_single_map(cfg: Any, *, num_stages: int) -> nn.Module:
+    """Build a backbone that gives the last of num_stages stages; ValueError when OUT_CHANNELS is not its width."""
+    body = ResNet.from_config(cfg, num_stages=num_stages, last_only=True)
+    (out_channels,) = body.out_channels_list
+    if out_channels != cfg.MODEL.BACKBONE.OUT_CHANNELS:
+        raise ValueError(
+            f"MODEL.BACKBONE.OUT_CHANNELS is {cfg.MODEL.BACKBONE.OUT_CHANNELS}, but {cfg.MODEL.BACKBONE.CONV_BODY} has "
+            f"{out_channels} channels (from MODEL.RESNETS.RES2_OUT_CHANNELS); set OUT_CHANNELS to {out_channels}"
+        )
+    model = nn.Sequential(OrderedDict([("body", body)]))
+    model.out_channels = out_channels
+    return model
+
+
 @registry.BACKBONES.register("R-18-FPN")
 @registry.BACKBONES.register("R-34-FPN")
 @registry.BACKBONES.register("R-50-FPN")

@@ -25,7 +25,7 @@ class CombinedROIHeads(nn.Module):
 
             - ``losses(features, regions, targets, box_features)``: a dict of 0-d losses over the regions that the box
               head has sampled (`SampledRegions`, N * S slots); box_features are those that its extractor gave for them,
-              [N * S, C, h, w], or None unless the head has a true attribute ``shares_box_features``;
+              [N * S, C, h, w], or None when the head's ``feature_extractor`` is not the box head's;
             - ``add_fields(features, detections)``: copies of the detections, one BoxList an image, with one more field.
     """
 
@@ -48,7 +48,7 @@ class CombinedROIHeads(nn.Module):
         wanted = [name for name in names if cfg.MODEL.get(f"{name.upper()}_ON", False)]
         further = {n: build_entry(registry.ROI_HEADS[n], cfg, in_channels, box.feature_extractor) for n in wanted}
         for name, head in further.items():
-            if getattr(head, "shares_box_features", False) and not getattr(box.feature_extractor, "gives_maps", True):
+            if _shares_features(head, box) and not getattr(box.feature_extractor, "gives_maps", True):
                 raise ValueError(
                     f"MODEL.ROI_{name.upper()}_HEAD.SHARE_BOX_FEATURE_EXTRACTOR is True, but MODEL.ROI_BOX_HEAD."
                     f"FEATURE_EXTRACTOR {cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR} gives vectors, not maps; "
@@ -64,7 +64,7 @@ class CombinedROIHeads(nn.Module):
         """Return the heads' losses, each 0-d."""
         regions, box_features, losses = self.box.losses(features, proposals, targets)
         for head in self.further_heads().values():
-            shared = box_features if getattr(head, "shares_box_features", False) else None
+            shared = box_features if _shares_features(head, self.box) else None
             losses |= head.losses(features, regions, targets, shared)
         return losses
 
@@ -74,6 +74,10 @@ class CombinedROIHeads(nn.Module):
         for head in self.further_heads().values():
             detections = head.add_fields(features, detections)
         return detections
+
+
+def _shares_features(head: nn.Module, box: ROIBoxHead) -> bool:
+    return getattr(head, "feature_extractor", None) is box.feature_extractor
 
 
 def build_roi_heads(cfg: Any, in_channels: int) -> CombinedROIHeads | None:

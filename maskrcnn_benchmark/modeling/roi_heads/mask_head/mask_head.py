@@ -24,7 +24,6 @@ class ROIMaskHead(nn.Module):
 
     Args:
         feature_extractor: (pyramid, rois [P, 5]) -> features.
-        shares_box_features: the extractor is the box head's; training takes what it gave there instead of running it.
         predictor: features -> logits [P, K, M, M].
         post_processor: adds masks to detections.
         resolution: M, side of a training target.
@@ -39,7 +38,6 @@ class ROIMaskHead(nn.Module):
         *,
         resolution: int = 28,
         num_slots: int | None = None,
-        shares_box_features: bool = False,
     ) -> None:
         super().__init__()
         self.feature_extractor = feature_extractor
@@ -47,22 +45,21 @@ class ROIMaskHead(nn.Module):
         self.post_processor = post_processor
         self.resolution = resolution
         self.num_slots = num_slots
-        self.shares_box_features = shares_box_features
 
     @classmethod
     def from_config(cls, cfg: Any, in_channels: int, box_feature_extractor: nn.Module | None = None) -> ROIMaskHead:
         """Build the head that MODEL.ROI_MASK_HEAD describes; MODEL.ROI_HEADS says how many positives an image has."""
         heads, head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_MASK_HEAD
         most_positives = int(heads.BATCH_SIZE_PER_IMAGE * heads.POSITIVE_FRACTION)
-        shares = head.SHARE_BOX_FEATURE_EXTRACTOR and box_feature_extractor is not None
-        feature_extractor = box_feature_extractor if shares else make_roi_mask_feature_extractor(cfg, in_channels)
+        feature_extractor = box_feature_extractor if head.SHARE_BOX_FEATURE_EXTRACTOR else None
+        if feature_extractor is None:
+            feature_extractor = make_roi_mask_feature_extractor(cfg, in_channels)
         return cls(
             feature_extractor,
             make_roi_mask_predictor(cfg, feature_extractor.out_channels),
             make_roi_mask_post_processor(cfg),
             resolution=head.RESOLUTION,
             num_slots=most_positives if head.FIXED_SLOTS else None,
-            shares_box_features=shares,
         )
 
     def losses(

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder
 from maskrcnn_benchmark.modeling.poolers import boxes_to_rois
 from maskrcnn_benchmark.modeling.proposals import Proposals
-from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import Detections, select_detections
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import (
+    Candidates,
+    Detections,
+    class_candidates,
+    suppress_candidates,
+)
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions, box_head_losses, sample_regions
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import make_roi_box_feature_extractor
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_predictors import make_roi_box_predictor
@@ -22,10 +27,10 @@ class ROIBoxHead(nn.Module):
 
     Args:
         feature_extractor: (pyramid, rois [R, 5]) -> features.
-        predictor: features -> (class logits [R, K], box codes [R, 4 K]).
+        predictor: features -> (class logits [R, K], box codes [R, 4 K], or [R, 8] that all classes share).
         box_coder: parametrisation of the codes.
         fg_iou_threshold, bg_iou_threshold, batch_size_per_image, positive_fraction: training, see `sample_regions`.
-        score_thresh, nms_thresh, detections_per_img: inference, see `select_detections`.
+        score_thresh, nms_thresh, detections_per_img: inference, see `suppress_candidates`.
     """
 
     def __init__(
@@ -86,11 +91,19 @@ class ROIBoxHead(nn.Module):
         classification_loss, box_loss = box_head_losses(logits, deltas, regions)
         return regions, box_features, {"loss_classifier": classification_loss, "loss_box_reg": box_loss}
 
-    def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
-        """Return the detections of each image; image_sizes [N, 2] (height, width)."""
+    def candidates(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Candidates:
+        """Return a box of each class for each proposal; image_sizes [N, 2] (height, width)."""
         rois = boxes_to_rois(proposals.boxes, proposals.valid)
         logits, deltas = self.predictor(self.feature_extractor(features, rois))
-        return select_detections(logits, deltas, proposals, image_sizes, box_coder=self.box_coder, **self.selection)
+        return class_candidates(logits, deltas, proposals, image_sizes, box_coder=self.box_coder)
+
+    def select(self, candidates: Candidates) -> Detections:
+        """Return the best of the candidates, see `suppress_candidates`."""
+        return suppress_candidates(candidates, **self.selection)
+
+    def detect(self, features: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Detections:
+        """Return the detections of each image; image_sizes [N, 2] (height, width)."""
+        return self.select(self.candidates(features, proposals, image_sizes))
 
 
 def build_roi_box_head(cfg: Any, in_channels: int) -> ROIBoxHead:

@@ -14,6 +14,13 @@ from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
+class Candidates(NamedTuple):
+    """A box of each class for each proposal, of which none is suppressed yet."""
+
+    boxes: Tensor  # [N, K-1, R, 4] within the image
+    scores: Tensor  # [N, K-1, R] class probabilities, -1 in empty slots
+
+
 class Detections(NamedTuple):
     """Detected objects of a batch in a fixed number of slots an image, best first."""
 
@@ -33,33 +40,36 @@ class Detections(NamedTuple):
         return boxlists
 
 
-def select_detections(
-    logits: Tensor,
-    deltas: Tensor,
-    proposals: Proposals,
-    image_sizes: Tensor,
-    *,
-    box_coder: BoxCoder,
-    score_thresh: float,
-    nms_thresh: float,
-    detections_per_img: int,
+def class_candidates(
+    logits: Tensor, deltas: Tensor, proposals: Proposals, image_sizes: Tensor, *, box_coder: BoxCoder
+) -> Candidates:
+    """Return what the box head says of each class.
+
+    Args:
+        logits: [N * R, K].
+        deltas: [N * R, 4 B] box codes: one set a class, or 2 sets, of which the classes of objects share the second.
+        image_sizes: [N, 2] (height, width).
+    """
+    n, r = proposals.valid.shape
+    scores = logits.float().softmax(dim=1).reshape(n, r, -1)[..., 1:].transpose(1, 2)
+    boxes = box_coder.decode(deltas.reshape(n, r, -1), proposals.boxes).reshape(n, r, -1, 4)
+    boxes = clip_boxes(boxes[:, :, 1:], image_sizes).transpose(1, 2).expand(*scores.shape, 4)
+    return Candidates(boxes, torch.where(proposals.valid[:, None], scores, -1.0))
+
+
+def suppress_candidates(
+    candidates: Candidates, *, score_thresh: float, nms_thresh: float, detections_per_img: int
 ) -> Detections:
     """Suppress overlaps within each class and keep the best detections of each image; equal scores keep their order.
 
     Args:
-        logits: [N * R, K].
-        deltas: [N * R, 4 K].
-        image_sizes: [N, 2] (height, width).
+        candidates: of which at most detections_per_img an image are kept.
         score_thresh: only higher class probabilities count.
         nms_thresh: boxes of one class with a larger IoU are suppressed.
         detections_per_img: D, the most objects of an image.
     """
-    n, r = proposals.valid.shape
-    scores = logits.float().softmax(dim=1).reshape(n, r, -1)[..., 1:].transpose(1, 2)  # [N, K-1, R]
-    boxes = box_coder.decode(deltas.reshape(n, r, -1), proposals.boxes).reshape(n, r, -1, 4)
-    boxes = clip_boxes(boxes[:, :, 1:], image_sizes).transpose(1, 2)  # [N, K-1, R, 4]
-
-    scores = torch.where((scores > score_thresh) & proposals.valid[:, None], scores, -1.0)
+    boxes, r = candidates.boxes, candidates.scores.shape[2]
+    scores = torch.where(candidates.scores > score_thresh, candidates.scores, -1.0)
     scores, order = scores.sort(dim=2, descending=True, stable=True)
     boxes = boxes.gather(2, order[..., None].expand(-1, -1, -1, 4))
     keep = ops.batched_nms(boxes.flatten(0, 1), scores.flatten(0, 1) >= 0, iou_threshold=nms_thresh)
@@ -69,6 +79,20 @@ def select_detections(
     scores, order = scores[:, :detections_per_img], order[:, :detections_per_img]
     boxes = boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
     return Detections(boxes, scores, order.div(r, rounding_mode="floor") + 1, scores >= 0)
+
+
+def select_detections(
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Proposals,
+    image_sizes: Tensor,
+    *,
+    box_coder: BoxCoder,
+    **selection: Any,
+) -> Detections:
+    """Return the detections of each image: `class_candidates`, then `suppress_candidates` with ``selection``."""
+    candidates = class_candidates(logits, deltas, proposals, image_sizes, box_coder=box_coder)
+    return suppress_candidates(candidates, **selection)
 
 
 class PostProcessor(nn.Module):
@@ -89,7 +113,7 @@ class PostProcessor(nn.Module):
         """Return the detections of each image with fields scores and labels.
 
         Args:
-            x: class logits [P, K] and box codes [P, 4 K] of all images' boxes in order.
+            x: class logits [P, K] and box codes [P, 4 K], or [P, 8] that all classes share, of all images' boxes in order.
             boxes: the proposals, P in all.
         """
         proposals = Proposals.from_boxlists(boxes)

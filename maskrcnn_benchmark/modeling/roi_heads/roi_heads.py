@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.modeling.roi_heads.box_head.box_head import ROIBoxHead, build_roi_box_head
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import Detections
 from maskrcnn_benchmark.modeling.utils import build_entry
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList
@@ -70,10 +71,14 @@ class CombinedROIHeads(nn.Module):
 
     def detect(self, features: Sequence[Tensor], proposals: Proposals, images: ImageList) -> list[BoxList]:
         """Return the detections of each image; of the images only their sizes are used."""
-        detections = self.box.detect(features, proposals, images.sizes).to_boxlists(images.image_sizes)
+        return self.add_fields(features, self.box.detect(features, proposals, images.sizes), images)
+
+    def add_fields(self, features: Sequence[Tensor], detections: Detections, images: ImageList) -> list[BoxList]:
+        """Return the box head's detections with what the further heads say of them."""
+        boxlists = detections.to_boxlists(images.image_sizes)
         for head in self.further_heads().values():
-            detections = head.add_fields(features, detections)
-        return detections
+            boxlists = head.add_fields(features, boxlists)
+        return boxlists
 
 
 def _shares_features(head: nn.Module, box: ROIBoxHead) -> bool:

@@ -55,18 +55,21 @@ class TestSettings:
     device: str
     expected_results: Sequence[Sequence[Any]]
     expected_results_sigma_tol: float
+    oks_sigmas: Sequence[float]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TestSettings:
-        """Read DATASETS.TEST, OUTPUT_DIR, MODEL.MASK_ON, RPN_ONLY and DEVICE, and TEST.EXPECTED_RESULTS."""
+        """Read DATASETS.TEST, OUTPUT_DIR, TEST, and MODEL.MASK_ON, KEYPOINT_ON, RPN_ONLY and DEVICE."""
+        further = {"segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
         return cls(
             dataset_names=cfg.DATASETS.TEST,
             output_dir=cfg.OUTPUT_DIR,
-            iou_types=("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",),
+            iou_types=("bbox", *(name for name, is_on in further.items() if is_on)),
             box_only=only_proposes(cfg),
             device=cfg.MODEL.DEVICE,
             expected_results=cfg.TEST.EXPECTED_RESULTS,
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
+            oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         )
 
 
@@ -122,6 +125,7 @@ def run_tests(
                 precision=precision,
                 normalize=normalize,
                 sink=sink,
+                oks_sigmas=settings.oks_sigmas,
             )
         )
         comm.synchronize()

@@ -19,11 +19,11 @@ PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes fo
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")
 MAX_SHAPES = 8  # torch.compile's limit for one function
+COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 
 # Published families that this version does not build: (config key, test of its value, family). A later version that
 # builds one removes its row.
 NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.KEYPOINT_ON", bool, "the keypoint family"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.RPN.RPN_HEAD", lambda name: name.startswith("FBNet"), "FBNet"),
@@ -59,6 +59,8 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         _check_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world_size)
         _check_schedule(cfg)
         _check_capture(cfg)
+    if cfg.MODEL.KEYPOINT_ON:
+        _check_keypoints(cfg, testing=testing)
     if testing:
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
 
@@ -143,6 +145,19 @@ def _check_network(cfg: CfgNode) -> None:
         _require(
             doubled, cfg, "MODEL.ROI_MASK_HEAD.RESOLUTION", f"twice its POOLER_RESOLUTION ({mask.POOLER_RESOLUTION})"
         )
+
+
+def _check_keypoints(cfg: CfgNode, *, testing: bool) -> None:
+    """Check MODEL.ROI_KEYPOINT_HEAD and how keypoints are evaluated."""
+    head, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.TEST.KEYPOINT_OKS_SIGMAS
+    if not head.SHARE_BOX_FEATURE_EXTRACTOR and head.PREDICTOR == "KeypointRCNNPredictor":
+        fits = head.RESOLUTION == 4 * head.POOLER_RESOLUTION
+        needed = f"four times its POOLER_RESOLUTION ({head.POOLER_RESOLUTION})"
+        _require(fits, cfg, "MODEL.ROI_KEYPOINT_HEAD.RESOLUTION", needed)
+    if testing:
+        fits = (len(sigmas) or COCO_KEYPOINTS) == head.NUM_CLASSES and all(sigma > 0 for sigma in sigmas)
+        needed = f"one positive number for each of MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES ({head.NUM_CLASSES}) keypoints"
+        _require(fits, cfg, "TEST.KEYPOINT_OKS_SIGMAS", f"{needed}, such as 0.05")
 
 
 def _check_thresholds(cfg: CfgNode, section: str) -> None:

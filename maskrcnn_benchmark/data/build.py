@@ -35,7 +35,8 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
     """The data set ``name`` of the catalogue, with the transforms of training or testing.
 
     Args:
-        cfg: reads DATASETS, INPUT, SEED, PATHS_CATALOG, MODEL.MASK_ON and what :func:`validate_num_classes` reads.
+        cfg: reads DATASETS, INPUT, SEED, PATHS_CATALOG, MODEL.MASK_ON and KEYPOINT_ON, and what
+            :func:`validate_num_classes` and :func:`validate_num_keypoints` read.
         name: a published name, or one of DATASETS.CUSTOM.
         is_train: leave out images without objects, and augment.
 
@@ -43,7 +44,7 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
         FileNotFoundError: when its files are not there; the message names the paths tried and the ways to get them.
         KeyError: when there is no such name.
         ValueError: when its annotations are faulty, its format is not supported, the model has another number of
-            classes, or there are no masks to train on.
+            classes or keypoints, or there are no masks or keypoints to train on.
     """
     try:
         entry = resolve_dataset(cfg, name)
@@ -54,7 +55,11 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
         img_dir, ann_file = ensure_shapes_dataset(**args)
         factory, args = "COCODataset", {"root": img_dir, "ann_file": ann_file}
     if factory == "COCODataset":
-        args.update(remove_images_without_annotations=is_train, with_masks=cfg.MODEL.MASK_ON)
+        args.update(
+            remove_images_without_annotations=is_train,
+            with_masks=cfg.MODEL.MASK_ON,
+            with_keypoints=cfg.MODEL.KEYPOINT_ON,
+        )
     if factory not in dataset_classes.__all__:
         known = ", ".join(dataset_classes.__all__)
         raise ValueError(f"data set {name}: there is no class {factory} to read it; there are {known}")
@@ -64,6 +69,8 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
         raise ValueError(
             f"data set {name} has no segmentation to train masks on; set MODEL.MASK_ON to False, or add segmentations"
         )
+    if cfg.MODEL.KEYPOINT_ON:
+        validate_num_keypoints(cfg, dataset, name, is_train=is_train)
     return dataset
 
 
@@ -84,6 +91,30 @@ def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> 
             f"data set {name} lists {needed - 1} categories, so the model needs {needed} classes (one more for the "
             f"background), but {key} is {num_classes}; set {key} {needed}, or train on data with {num_classes - 1} "
             "categories"
+        )
+
+
+def validate_num_keypoints(cfg: CfgNode, dataset: DetectionDataset, name: str, *, is_train: bool) -> None:
+    """Check that the model has one heat map for each keypoint of the data.
+
+    Args:
+        cfg: reads MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES.
+        dataset: the data set.
+        name: of the data set, for the message.
+        is_train: then there must be keypoints.
+
+    Raises:
+        ValueError: when the numbers differ, or there are no keypoints to train on.
+    """
+    num_maps, num_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES, len(dataset.keypoint_names)
+    if dataset.has_keypoints and num_maps != num_keypoints:
+        raise ValueError(
+            f"data set {name} has {num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
+            f"{num_maps}; set MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES {num_keypoints}"
+        )
+    if is_train and not dataset.has_keypoints:
+        raise ValueError(
+            f"data set {name} has no keypoints to train on; set MODEL.KEYPOINT_ON to False, or add keypoints"
         )
 
 

@@ -19,7 +19,7 @@ from maskrcnn_benchmark.structures.targets import Targets
 def pack_targets(targets: Sequence[ImageTargets]) -> Targets:
     """The objects of N images as one :class:`Targets`; G is the largest number of objects among them.
 
-    Polygons are there when every image has them.
+    Polygons are there when every image has them, and keypoints likewise.
     """
     num_images, slots = len(targets), max(len(item) for item in targets)
     boxes = np.zeros((num_images, slots, 4), dtype=np.float32)
@@ -33,7 +33,19 @@ def pack_targets(targets: Sequence[ImageTargets]) -> Targets:
         labels=torch.from_numpy(labels),
         polygons=_pack_polygons(targets, slots=slots) if has_polygons else None,
         image_sizes=[item.image_size for item in targets],
+        keypoints=_pack_keypoints(targets, slots=slots),
     )
+
+
+def _pack_keypoints(targets: Sequence[ImageTargets], *, slots: int) -> Tensor | None:
+    """Keypoints of N images, [N, slots, P, 3] with zeros in empty slots; None unless every image has them."""
+    points = [item.keypoints.points for item in targets if item.keypoints is not None]
+    if len(points) < len(targets):
+        return None
+    packed = np.zeros((len(targets), slots, *points[0].shape[1:]), dtype=np.float32)
+    for row, own in zip(packed, points, strict=True):
+        row[: len(own)] = own
+    return torch.from_numpy(packed)
 
 
 def _pack_polygons(targets: Sequence[ImageTargets], *, slots: int) -> PackedPolygons:

@@ -23,6 +23,26 @@ class ImagePolygons:
 
 
 @dataclass(frozen=True)
+class ImageKeypoints:
+    """Keypoints of G objects, P of each.
+
+    Attributes:
+        points: float32 [G, P, 3], x and y in pixels of the image and visibility; zeros where that is 0.
+        mirrored: int64 [P], the keypoint that takes the place of each in a mirror image.
+    """
+
+    points: np.ndarray
+    mirrored: np.ndarray
+
+    def mapped(self, scale: np.ndarray, shift: np.ndarray) -> ImageKeypoints:
+        """The keypoints at scale * (x, y) + shift; where one of the two scales is negative, left and right swap."""
+        points = self.points[:, self.mirrored] if scale.prod() < 0 else self.points.copy()
+        points[..., :2] = points[..., :2] * scale + shift
+        points[points[..., 2] == 0] = 0
+        return replace(self, points=points)
+
+
+@dataclass(frozen=True)
 class ImageTargets:
     """The objects of one image.
 
@@ -31,12 +51,14 @@ class ImageTargets:
         labels: int64 [G], 1 .. K.
         image_size: (height, width).
         polygons: None when the data set has no masks.
+        keypoints: None when the data set has no keypoints.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     image_size: tuple[int, int]
     polygons: ImagePolygons | None = None
+    keypoints: ImageKeypoints | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,4 +88,5 @@ class ImageTargets:
         polygons = self.polygons
         if polygons is not None:
             polygons = replace(polygons, coords=polygons.coords * scale + shift)
-        return replace(self, boxes=boxes, image_size=size, polygons=polygons)
+        keypoints = self.keypoints.mapped(scale, shift) if self.keypoints is not None else None
+        return replace(self, boxes=boxes, image_size=size, polygons=polygons, keypoints=keypoints)

@@ -128,6 +128,7 @@ def inference(
     precision: Precision | None = None,
     normalize: Callable[[ImageList], ImageList] | None = None,
     sink: MetricSink | None = None,
+    oks_sigmas: Sequence[float] = (),
 ) -> tuple[Any, dict[str, list[dict]]] | None:
     """Detect on a whole data set, write the result files, evaluate.
 
@@ -135,16 +136,18 @@ def inference(
         model: see compute_on_dataset.
         data_loader: has ``dataset`` as ``evaluation.evaluate`` takes it.
         dataset_name: for the log.
-        iou_types: "bbox", "segm".
+        iou_types: "bbox", "segm", "keypoints".
         box_only: the model gives proposals (RPN_ONLY).
         device: where the model is.
         expected_results, expected_results_sigma_tol: see ``evaluation.check_expected_results``.
-        output_folder: receives predictions.pth, bbox.json, segm.json and coco_results.pth or box_proposals.pth.
+        output_folder: receives predictions.pth, bbox.json, segm.json, keypoints.json, and coco_results.pth or
+            box_proposals.pth.
         skip_eval: write the files, but do not evaluate.
         steps: batches to run on each process; -1 for all.
         precision: number format; default float32.
         normalize: see compute_on_dataset.
         sink: receives throughput and latency.
+        oks_sigmas: see ``evaluation.evaluate_detections``.
 
     Returns:
         On rank 0 (CocoResults, COCO result lists by IoU type); None elsewhere and with ``skip_eval``.
@@ -177,6 +180,7 @@ def inference(
         iou_types=iou_types,
         expected_results=expected_results,
         expected_results_sigma_tol=expected_results_sigma_tol,
+        oks_sigmas=oks_sigmas,
     )
 
 

@@ -1,4 +1,4 @@
-"""Metrics from predictions: COCO's numbers for boxes, masks and proposals."""
+"""Metrics from predictions: COCO's numbers for boxes, masks, keypoints and proposals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from .proposals import evaluate_box_proposals
 from .results import (
     load_predictions,
     prepare_for_coco_detection,
+    prepare_for_coco_keypoint,
     prepare_for_coco_segmentation,
     save_predictions,
     write_results,
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate_detections",
     "load_predictions",
     "prepare_for_coco_detection",
+    "prepare_for_coco_keypoint",
     "prepare_for_coco_segmentation",
     "save_predictions",
     "write_results",

@@ -1,4 +1,4 @@
-"""COCO evaluation of boxes and masks: pycocotools computes, this module feeds it and keeps the figures."""
+"""COCO evaluation of boxes, masks and keypoints: pycocotools computes, this module feeds it and keeps the figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from .keypoints import extent_of, keypoint_ground_truth, oks_sigmas_for
 from .proposals import AREA_RANGES, evaluate_box_proposals
 from .results import Predictions, by_index, save_plain, write_results
 
@@ -22,6 +23,7 @@ logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 _AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _AR_NAMES = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_KEYPOINT_NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 _PROPOSAL_LIMITS = (100, 1000)
 _PROPOSAL_AREAS = {"": "all", "s": "small", "m": "medium", "l": "large"}
 
@@ -30,12 +32,13 @@ class CocoResults:
     """Figures by task: `results["bbox"]["AP"]`. A figure not computed, or undefined for want of ground truth, is -1.
 
     Args:
-        iou_types: any of "bbox", "segm" and "box_proposal".
+        iou_types: any of "bbox", "segm", "keypoints" and "box_proposal".
     """
 
     METRICS = {
         "bbox": _AP_NAMES + _AR_NAMES,
         "segm": _AP_NAMES + _AR_NAMES,
+        "keypoints": _KEYPOINT_NAMES,
         "box_proposal": tuple(f"AR{suffix}@{limit}" for limit in _PROPOSAL_LIMITS for suffix in _PROPOSAL_AREAS),
     }
 
@@ -68,6 +71,7 @@ def evaluate(
     iou_types: Sequence[str] = ("bbox",),
     expected_results: Iterable[Sequence] = (),
     expected_results_sigma_tol: float = 4,
+    oks_sigmas: Sequence[float] = (),
 ) -> tuple[CocoResults, dict[str, list[dict]]]:
     """Evaluate predictions on a COCO-format data set.
 
@@ -76,11 +80,13 @@ def evaluate(
             `contiguous_category_id_to_json_id`.
         predictions: BoxLists in network pixels, by data set index. When some images are missing, the figures are
             those of the others, and a warning says so.
-        output_folder: receives bbox.json, segm.json and coco_results.pth, or box_proposals.pth; None writes nothing.
+        output_folder: receives bbox.json, segm.json, keypoints.json and coco_results.pth, or box_proposals.pth; None
+            writes nothing.
         box_only: the BoxLists are proposals with a field `objectness`; average recall is computed.
-        iou_types: "bbox", "segm"; evaluated and printed in this order.
+        iou_types: "bbox", "segm", "keypoints"; evaluated and printed in this order.
         expected_results: see `check_expected_results`.
         expected_results_sigma_tol: see `check_expected_results`.
+        oks_sigmas: see `evaluate_detections`.
 
     Returns:
         The figures, and the COCO result lists by IoU type (empty for proposals).
@@ -98,7 +104,9 @@ def evaluate(
         with contextlib.redirect_stdout(io.StringIO()):
             coco_gt = dataset.coco  # may be read from the file now
         for iou_type, detections in coco_results.items():
-            results.update(evaluate_detections(coco_gt, detections, iou_type, image_ids=image_ids))
+            results.update(
+                evaluate_detections(coco_gt, detections, iou_type, image_ids=image_ids, oks_sigmas=oks_sigmas)
+            )
     logger.info("%s", results)
     check_expected_results(results, expected_results, expected_results_sigma_tol)
     if output_folder is not None:
@@ -107,25 +115,37 @@ def evaluate(
 
 
 def evaluate_detections(
-    coco_gt: COCO, detections: list[dict], iou_type: str, *, image_ids: Sequence[int] | None = None
+    coco_gt: COCO,
+    detections: list[dict],
+    iou_type: str,
+    *,
+    image_ids: Sequence[int] | None = None,
+    oks_sigmas: Sequence[float] = (),
 ) -> COCOeval:
-    """COCO's evaluation of a result list, which may be empty; prints the twelve standard lines.
+    """COCO's evaluation of a result list, which may be empty; prints the standard lines, twelve or (keypoints) ten.
 
     Args:
         coco_gt: the ground truth.
-        detections: COCO results as in bbox.json or segm.json.
-        iou_type: "bbox" or "segm".
+        detections: COCO results as in bbox.json, segm.json or keypoints.json.
+        iou_type: "bbox", "segm" or "keypoints".
         image_ids: the images to evaluate on; None: all images of the ground truth.
+        oks_sigmas: of "keypoints", how far annotators differ on each, in units of the object's size; empty: COCO's for
+            its 17.
 
     Returns:
         The summarised COCOeval.
 
     Raises:
-        ValueError: a detection names an image that the ground truth lacks.
+        ValueError: a detection names an image that the ground truth lacks, or the sigmas do not fit the keypoints.
     """
     # pycocotools reports progress on stdout; only its summary is part of this program's output.
     with contextlib.redirect_stdout(io.StringIO()):
+        if iou_type == "keypoints":
+            sigmas = oks_sigmas_for(coco_gt, oks_sigmas)
+            coco_gt = keypoint_ground_truth(coco_gt, len(sigmas))
         coco_eval = COCOeval(coco_gt, _detections_as_coco(coco_gt, detections, iou_type), iou_type)
+        if iou_type == "keypoints":
+            coco_eval.params.kpt_oks_sigmas = sigmas
         if image_ids is not None:
             coco_eval.params.imgIds = list(image_ids)
         coco_eval.evaluate()
@@ -181,6 +201,9 @@ def _detections_as_coco(coco_gt: COCO, detections: list[dict], iou_type: str) ->
         annotation = copy.copy(detection)
         if iou_type == "segm":
             annotation["area"] = float(mask_utils.area(detection["segmentation"]))
+        elif iou_type == "keypoints":
+            annotation["bbox"] = extent_of(detection["keypoints"])
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
         else:
             annotation["area"] = detection["bbox"][2] * detection["bbox"][3]
         annotation.update(id=number, iscrowd=0)

@@ -1,8 +1,8 @@
-"""Predictions in files: COCO result lists (bbox.json, segm.json) and predictions.pth.
+"""Predictions in files: COCO result lists (bbox.json, segm.json, keypoints.json) and predictions.pth.
 
 Predictions are BoxLists in the pixels of the resized image that the network saw; here they return to the pixels, the
 image ids and the category ids of the data set. A data set is anything with `get_img_info(i)`, `id_to_img_map` and
-`contiguous_category_id_to_json_id`. Letters: R detections of one image, M side of a mask.
+`contiguous_category_id_to_json_id`. Letters: R detections of one image, M side of a mask, P keypoints.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from maskrcnn_benchmark.ops import paste_masks_rle
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import keypoints_of
 
 Predictions = Mapping[int, BoxList] | Sequence[BoxList]
 MASK_THRESHOLD = 0.5
@@ -67,7 +68,21 @@ def prepare_for_coco_segmentation(
     return detections
 
 
-PREPARE = {"bbox": prepare_for_coco_detection, "segm": prepare_for_coco_segmentation}
+def prepare_for_coco_keypoint(predictions: Predictions, dataset: Any) -> list[dict]:
+    """COCO keypoint results: image_id, category_id, keypoints [x, y, 1, ...], score (that of the box)."""
+    detections = []
+    for image_id, prediction in _in_dataset_pixels(predictions, dataset):
+        points = prediction.get_field("keypoints").keypoints.flatten(1).tolist()
+        for own, score, category in zip(points, *_scores_and_categories(prediction, dataset), strict=True):
+            detections.append({"image_id": image_id, "category_id": category, "keypoints": own, "score": score})
+    return detections
+
+
+PREPARE = {
+    "bbox": prepare_for_coco_detection,
+    "segm": prepare_for_coco_segmentation,
+    "keypoints": prepare_for_coco_keypoint,
+}
 
 
 def write_results(
@@ -82,7 +97,7 @@ def write_results(
     `output_folder` None writes nothing. Every file appears complete or not at all.
 
     Raises:
-        KeyError: an IoU type that is not one of bbox, segm.
+        KeyError: an IoU type that is not one of bbox, segm, keypoints.
     """
     results = {}
     for iou_type in iou_types:
@@ -105,8 +120,9 @@ def write_json(path: Path, content: Any) -> None:
 def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
     """Write predictions as plain tensors and numbers, so that `torch.load(weights_only=True)` reads them.
 
-    The file holds {index: {"size": (width, height), "bbox": [R, 4] xyxy, "scores": [R], "labels": [R], "mask": ...}};
-    mask probabilities as float16, because they fill gigabytes on COCO's validation images otherwise.
+    The file holds {index: {"size": (width, height), "bbox": [R, 4] xyxy, "scores": [R], "labels": [R], "mask": ...,
+    "keypoints": [R, P, 3], "keypoint_logits": [R, P]}}; mask probabilities as float16, because they fill gigabytes on
+    COCO's validation images otherwise.
     """
     plain = {}
     for index, prediction in by_index(predictions).items():
@@ -114,6 +130,10 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
         entry.update({name: prediction.get_field(name).cpu() for name in _FIELDS if prediction.has_field(name)})
         if "mask" in entry:
             entry["mask"] = entry["mask"].half()
+        if prediction.has_field("keypoints"):
+            keypoints = prediction.get_field("keypoints")
+            entry["keypoints"] = keypoints.keypoints.cpu()
+            entry["keypoint_logits"] = keypoints.get_field("logits").cpu()
         plain[index] = entry
     save_plain(path, plain)
 
@@ -135,6 +155,10 @@ def load_predictions(path: str | os.PathLike[str]) -> dict[int, BoxList]:
         for name in _FIELDS:
             if name in entry:
                 prediction.add_field(name, entry[name].float() if name == "mask" else entry[name])
+        if "keypoints" in entry:
+            keypoints = keypoints_of(entry["keypoints"], entry["size"])
+            keypoints.add_field("logits", entry["keypoint_logits"])
+            prediction.add_field("keypoints", keypoints)
         predictions[index] = prediction
     return predictions
 

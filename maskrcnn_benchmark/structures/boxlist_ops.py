@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskrcnn_benchmark import ops
 from maskrcnn_benchmark.structures.bounding_box import WIDTH_OFFSET, BoxList
+from maskrcnn_benchmark.structures.keypoint import Keypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 
@@ -74,6 +75,6 @@ def _cat(values: list[Any]) -> Any:
     """Join the values of one field."""
     if isinstance(values[0], Tensor):
         return torch.cat(values)
-    if isinstance(values[0], SegmentationMask):
-        return SegmentationMask.cat(values)
+    if isinstance(values[0], (SegmentationMask, Keypoints)):
+        return type(values[0]).cat(values)
     return [item for value in values for item in value]

@@ -1,7 +1,7 @@
 """Targets: the ground truth of a batch as a few tensors of fixed shape.
 
-Legend: N images, K classes, G slots an image (as many as the image with most objects needs). A slot whose label is 0 is
-padding.
+Legend: N images, K classes, G slots an image (as many as the image with most objects needs), P keypoints an object. A
+slot whose label is 0 is padding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import keypoints_of
 from maskrcnn_benchmark.structures.polygons import PackedPolygons
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
@@ -25,13 +26,15 @@ class Targets:
     labels: Tensor  # [N, G] int64, 1 to K - 1; 0 = padding
     polygons: PackedPolygons | None  # instance n * G + g belongs to slot (n, g); padding has no rings
     image_sizes: list[tuple[int, int]]  # N pairs (height, width) in pixels
+    keypoints: Tensor | None = None  # [N, G, P, 3] float32 x, y in pixels and visibility; zeros in padding
 
     @classmethod
     def from_boxlists(cls, boxlists: Sequence[BoxList]) -> Targets:
-        """Pack BoxLists with the field "labels", and "masks" (SegmentationMask) if there are polygons.
+        """Pack BoxLists with the field "labels", and where there are such "masks" (SegmentationMask) and "keypoints".
 
         Images without objects need no fields. Masks that are bitmaps become polygons that fill to the same pixels.
-        Raises ValueError for no images, labels that are missing or below 1, and masks on some of the images only.
+        Raises ValueError for no images, labels that are missing or below 1, and masks or keypoints on some of the
+        images only.
         """
         if not boxlists:
             raise ValueError("a batch of targets needs at least one image, but got none")
@@ -45,10 +48,10 @@ class Targets:
                 boxes[n, : len(boxlist)] = boxlist.convert("xyxy").bbox
                 labels[n, : len(boxlist)] = boxlist.get_field("labels")
         sizes = [(boxlist.size[1], boxlist.size[0]) for boxlist in boxlists]
-        return cls(boxes, labels, _pack_masks(boxlists, slots), sizes)
+        return cls(boxes, labels, _pack_masks(boxlists, slots), sizes, _pack_keypoints(boxlists, slots))
 
     def to_boxlists(self) -> list[BoxList]:
-        """Return one BoxList an image, without padding, with "labels" and, if there are polygons, "masks"."""
+        """Return one BoxList an image, without padding, with "labels" and, if there are such, "masks", "keypoints"."""
         return list(self)
 
     @property
@@ -63,12 +66,14 @@ class Targets:
             self.labels.to(device, non_blocking=non_blocking),
             self.polygons.to(device, non_blocking=non_blocking) if self.polygons is not None else None,
             self.image_sizes,
+            self.keypoints.to(device, non_blocking=non_blocking) if self.keypoints is not None else None,
         )
 
     def pin_memory(self) -> Targets:
         """Return the targets in page-locked memory, from which copies to a GPU overlap with work."""
         polygons = self.polygons.pin_memory() if self.polygons is not None else None
-        return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), polygons, self.image_sizes)
+        keypoints = self.keypoints.pin_memory() if self.keypoints is not None else None
+        return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), polygons, self.image_sizes, keypoints)
 
     def __len__(self) -> int:
         return len(self.image_sizes)
@@ -86,6 +91,8 @@ class Targets:
             first = n * self.labels.shape[1]
             rings = [self.polygons.instance(first + g) for g in slots.tolist()]
             boxlist.add_field("masks", SegmentationMask(rings, (width, height), mode="poly"))
+        if self.keypoints is not None:
+            boxlist.add_field("keypoints", keypoints_of(self.keypoints[n, slots], (width, height)))
         return boxlist
 
     def __iter__(self) -> Iterator[BoxList]:
@@ -120,3 +127,22 @@ def _pack_masks(boxlists: Sequence[BoxList], slots: int) -> PackedPolygons | Non
             instances += [instance.polygons for instance in masks.instances.polygons]
         instances += [[]] * (slots - len(boxlist))
     return PackedPolygons.from_instances(instances).to(boxlists[0].bbox.device)
+
+
+def _pack_keypoints(boxlists: Sequence[BoxList], slots: int) -> Tensor | None:
+    """Pack the keypoints of all images in the order of the slots, [N, G, P, 3]; None when no image has keypoints."""
+    fields = {n: b.get_field("keypoints").keypoints for n, b in enumerate(boxlists) if b.has_field("keypoints")}
+    if not fields:
+        return None
+    counts = {points.shape[1] for points in fields.values()}
+    if len(counts) > 1:
+        raise ValueError(f"the objects of a batch must have one number of keypoints, but have {sorted(counts)}")
+    keypoints = boxlists[0].bbox.new_zeros((len(boxlists), slots, counts.pop(), 3))
+    for n, boxlist in enumerate(boxlists):
+        if len(boxlist) and n not in fields:
+            raise ValueError(f"image {n} has boxes but no field 'keypoints', while other images of the batch have them")
+        if len(boxlist) != len(fields.get(n, boxlist)):
+            raise ValueError(f"image {n} has {len(boxlist)} boxes but keypoints of {len(fields[n])} objects")
+        if len(boxlist):
+            keypoints[n, : len(boxlist)] = fields[n]
+    return keypoints

@@ -87,7 +87,6 @@ def test_only_the_stage_that_runs_is_checked(cfg):
 @pytest.mark.parametrize(
     ("key", "value", "family"),
     [
-        ("MODEL.KEYPOINT_ON", True, "keypoint"),
         ("MODEL.BACKBONE.CONV_BODY", "R-101-C5", "C4 and C5"),
         ("MODEL.BACKBONE.CONV_BODY", "FBNet", "FBNet"),
         ("MODEL.RPN.RPN_HEAD", "FBNet.rpn_head", "FBNet"),

@@ -82,7 +82,6 @@ def build(config_file, opts=()):
     [
         ("e2e_mask_rcnn_R_50_C4_1x.yaml", (), "R-50-C4"),
         ("quick_schedules/rpn_R_50_C4_quick.yaml", (), "R-50-C4"),
-        ("e2e_mask_rcnn_R_50_FPN_1x.yaml", ("MODEL.KEYPOINT_ON", True), "KEYPOINT_ON"),
     ],
 )
 def test_a_family_that_is_not_built_says_so(config_file, opts, named):

@@ -22,6 +22,7 @@ def as_written(packed: PackedAnnotations) -> list[np.ndarray]:
         packed.image_ids, packed.image_sizes, packed.file_names.data, packed.file_names.offsets, packed.category_ids,
         packed.category_names.data, packed.category_names.offsets, packed.annotation_offsets, packed.boxes,
         packed.labels, packed.iscrowd, packed.areas, packed.polygon_offsets, packed.ring_offsets, packed.coords,
+        packed.keypoint_names.data, packed.keypoint_names.offsets, packed.keypoint_offsets, packed.keypoints,
     ]  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def check_against_pycocotools(ann_file: Path) -> None:
             assert packed.category_ids[packed.labels[index] - 1] == item["category_id"]
             assert packed.iscrowd[index] == bool(item["iscrowd"])
             assert packed.areas[index] == np.float32(item["area"])
+            first, last = packed.keypoint_offsets[index : index + 2]
+            assert packed.keypoints[first:last].ravel().tolist() == np.float32(item.get("keypoints", [])).tolist()
             coords, ring_offsets, instance_offsets = packed.take_polygons(np.array([index]))
             rings = [coords[a:b].ravel() for a, b in itertools.pairwise(ring_offsets)]
             assert instance_offsets.tolist() == [0, len(rings)]

@@ -203,6 +203,6 @@ def test_predictions_survive_the_file(dataset: FakeDataset, tmp_path: Path) -> N
 
 def test_unknown_iou_type(dataset: FakeDataset) -> None:
     with pytest.raises(KeyError, match="bbox"):
-        write_results(dataset, [], None, iou_types=("keypoints",))
+        write_results(dataset, [], None, iou_types=("mask",))
     with pytest.raises(KeyError, match="box_proposal"):
         CocoResults("mask")

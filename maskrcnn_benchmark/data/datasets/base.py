@@ -23,9 +23,10 @@ RawSample = tuple[np.ndarray, ImageTargets, int]
 class DetectionDataset(Dataset, ABC):
     """Images with objects.
 
-    ``dataset[index]`` is the published face: (input tensor float32 [3, H, W], BoxList with the field ``labels`` and, where
-    there are polygons, ``masks``, index). ``dataset[SampleKey(epoch, index)]`` is the loader's: (pixels as they are after
-    resize and flip, :class:`ImageTargets`, index), from which the collator writes a whole batch at once.
+    ``dataset[index]`` is the published face: (input tensor float32 [3, H, W], BoxList with the field ``labels`` and,
+    where there are such, ``masks`` and ``keypoints``, index). ``dataset[SampleKey(epoch, index)]`` is the loader's:
+    (pixels as they are after resize and flip, :class:`ImageTargets`, index), from which the collator writes a whole
+    batch at once.
 
     Args:
         transforms: what happens to a sample; None leaves image (uint8 [H, W, 3], BGR) and objects as they are.
@@ -35,12 +36,18 @@ class DetectionDataset(Dataset, ABC):
         contiguous_category_id_to_json_id: label 1 .. K to the data set's own category id.
         id_to_img_map: index to the data set's own image id.
         has_masks: whether the objects have polygons.
+        evaluation: whose figures are computed of predictions: "coco", "voc" or "cityscapes".
+        has_keypoints: whether the objects have keypoints.
+        keypoint_names: names of the P keypoints, if there are any.
     """
 
     categories: tuple[str, ...] = ()
     contiguous_category_id_to_json_id: Mapping[int, int] = {}
     id_to_img_map: Mapping[int, Any] = {}
     has_masks: bool = False
+    evaluation: str = "coco"
+    has_keypoints: bool = False
+    keypoint_names: tuple[str, ...] = ()
 
     def __init__(self, transforms: Compose | None = None) -> None:
         self.transforms = transforms

@@ -38,7 +38,7 @@ def parse_json(path: Path) -> dict[str, Any]:
 
 
 def pack_coco_json(ann_file: Path) -> PackedAnnotations:
-    """Pack a file in COCO's instance format.
+    """Pack a file in COCO's instance or keypoint format.
 
     RLE masks, compressed or not, become polygons that rasterise to the same mask; crowds keep no polygons, since
     training leaves them out. Annotations of images that the file does not list are left out, with a warning.
@@ -77,12 +77,14 @@ def _pack(data: dict[str, Any]) -> PackedAnnotations:
     annotations = [annotations[i] for i in np.argsort(rows, kind="stable")]
     sizes = np.array([(image["height"], image["width"]) for image in images], dtype=np.int32).reshape(-1, 2)
     coords, ring_lengths, ring_counts = _pack_polygons(annotations, row_of_image=row_of_image, sizes=sizes)
+    keypoints = [keypoints_of(item) for item in annotations if item.get("keypoints")]
     return PackedAnnotations(
         image_ids=image_ids,
         image_sizes=sizes,
         file_names=PackedStrings.pack([image["file_name"] for image in images]),
         category_ids=category_ids,
         category_names=PackedStrings.pack([str(item.get("name", item["id"])) for item in data["categories"]]),
+        keypoint_names=PackedStrings.pack(["\n".join(item.get("keypoints") or ()) for item in data["categories"]]),
         annotation_offsets=offsets_of(np.bincount(rows, minlength=len(images))),
         boxes=_boxes(annotations),
         labels=_labels(annotations, category_ids),
@@ -91,6 +93,8 @@ def _pack(data: dict[str, Any]) -> PackedAnnotations:
         polygon_offsets=offsets_of(ring_counts),
         ring_offsets=offsets_of(ring_lengths),
         coords=coords,
+        keypoint_offsets=offsets_of([len(item.get("keypoints") or ()) // 3 for item in annotations]),
+        keypoints=np.concatenate([np.zeros((0, 3), dtype=np.float32), *keypoints]),
     )
 
 
@@ -177,6 +181,24 @@ def polygons_of(segmentation: Any, *, height: int, width: int) -> list[np.ndarra
         if len(polygon) >= 6:
             rings.append(np.array(polygon, dtype=np.float32).reshape(-1, 2))
     return rings
+
+
+def keypoints_of(annotation: dict[str, Any]) -> np.ndarray:
+    """The keypoints of a COCO annotation, float32 [P, 3]: x, y, visibility; the position is 0 where visibility is.
+
+    Raises:
+        ValueError: when they are not numbers, three for each keypoint.
+    """
+    given = annotation.get("keypoints") or ()
+    try:
+        points = np.array(given, dtype=np.float32).reshape(-1, 3)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"annotation {annotation.get('id')} must have keypoints of three numbers each (x, y, visibility), "
+            f"in one list, got {str(given)[:60]}"
+        ) from None
+    points[points[:, 2] == 0] = 0
+    return points
 
 
 def decode_rle(rle: dict[str, Any], *, height: int, width: int) -> np.ndarray:

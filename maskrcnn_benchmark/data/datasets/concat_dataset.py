@@ -19,7 +19,8 @@ class ConcatDataset(DetectionDataset):
         datasets: one or more data sets with the same categories in the same order.
 
     Raises:
-        ValueError: when there is none, or their categories differ: the same label would then mean different things.
+        ValueError: when there is none, or their categories or keypoints differ: the same label or place would then mean
+            different things.
     """
 
     def __init__(self, datasets: Sequence[DetectionDataset]) -> None:
@@ -39,6 +40,15 @@ class ConcatDataset(DetectionDataset):
         self.categories = first.categories
         self.contiguous_category_id_to_json_id = first.contiguous_category_id_to_json_id
         self.has_masks = all(dataset.has_masks for dataset in self.datasets)
+        self.has_keypoints = all(dataset.has_keypoints for dataset in self.datasets)
+        if self.has_keypoints:
+            self.keypoint_names = first.keypoint_names
+            others = {dataset.keypoint_names for dataset in self.datasets} - {first.keypoint_names}
+            if others:
+                raise ValueError(
+                    "data sets that are trained together must have the same keypoints in the same order, "
+                    f"but one has {first.keypoint_names} and another {others.pop()}"
+                )
         self.cumulative_sizes = np.cumsum([len(dataset) for dataset in self.datasets]).tolist()
         image_ids = [dataset.id_to_img_map[i] for dataset in self.datasets for i in range(len(dataset))]
         self.id_to_img_map = dict(enumerate(image_ids))

@@ -1,6 +1,6 @@
 """Annotations of a data set as flat arrays in one memory-mapped file, shared by all processes of a machine.
 
-Letters: I images, K categories, A annotations, Q polygon rings, V polygon vertices.
+Letters: I images, K categories, A annotations, Q polygon rings, V polygon vertices, T keypoints of all annotations.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -23,7 +23,7 @@ except ImportError:  # Windows: two processes may then both write the cache; eac
     fcntl = None
 
 # Part of the cache's file name: raise it whenever an array changes its meaning.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"MRCNNPAK"
 _ALIGNMENT = 64
 
@@ -65,14 +65,17 @@ class PackedAnnotations:
         file_names: I names.
         category_ids: int64 [K] in the order of the file; label k is category_ids[k - 1].
         category_names: K names.
+        keypoint_names: K texts, the names of the keypoints of each category, one a line; empty where there are none.
         annotation_offsets: int64 [I + 1], first annotation of each image.
         boxes: float32 [A, 4], x, y, width, height as in the file.
         labels: int64 [A], 1 .. K.
-        iscrowd: bool [A].
+        iscrowd: bool [A]; in Pascal VOC's format the difficult objects.
         areas: float32 [A].
         polygon_offsets: int64 [A + 1], first ring of each annotation; a crowd has no rings.
         ring_offsets: int64 [Q + 1], first vertex of each ring.
         coords: float32 [V, 2], x and y in pixels.
+        keypoint_offsets: int64 [A + 1], first keypoint of each annotation.
+        keypoints: float32 [T, 3], x and y in pixels and visibility.
         path: the file behind the arrays; None when they are in memory.
     """
 
@@ -81,6 +84,7 @@ class PackedAnnotations:
     file_names: PackedStrings
     category_ids: np.ndarray
     category_names: PackedStrings
+    keypoint_names: PackedStrings
     annotation_offsets: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
@@ -89,6 +93,8 @@ class PackedAnnotations:
     polygon_offsets: np.ndarray
     ring_offsets: np.ndarray
     coords: np.ndarray
+    keypoint_offsets: np.ndarray
+    keypoints: np.ndarray
     path: Path | None = field(default=None, compare=False)
 
     def __reduce__(self) -> tuple[Callable, tuple]:
@@ -112,6 +118,19 @@ class PackedAnnotations:
         parts = [self.coords[a:b] for a, b in zip(begin, end, strict=True)]
         coords = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.float32)
         return coords, offsets_of(end - begin), offsets_of(last - first)
+
+    def take_keypoints(self, annotations: np.ndarray, count: int) -> np.ndarray:
+        """Keypoints of some annotations, float32 [G, count, 3], copied; zeros for an annotation without keypoints.
+
+        Args:
+            annotations: int64 [G], rows of annotations, each with ``count`` keypoints or none.
+            count: P.
+        """
+        points = np.zeros((len(annotations), count, 3), dtype=np.float32)
+        first, last = self.keypoint_offsets[annotations], self.keypoint_offsets[annotations + 1]
+        has_any = last > first
+        points[has_any] = self.keypoints[first[has_any, None] + np.arange(count)]
+        return points
 
 
 def offsets_of(lengths: np.ndarray | list[int]) -> np.ndarray:
@@ -211,6 +230,23 @@ def _content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
+    """What :func:`open_packed` takes where annotations are thousands of files: their sizes and times, unread.
+
+    Args:
+        files: the annotation files.
+        settings: what else the packed form depends on; taken by its `repr`.
+
+    Raises:
+        FileNotFoundError: when one of them does not exist.
+    """
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def _cache_folders(ann_file: Path) -> Iterator[Path]:
     # The superuser could write to a folder without write permission, but whoever took it away meant it.
     if ann_file.parent.stat().st_mode & 0o222:
@@ -219,15 +255,18 @@ def _cache_folders(ann_file: Path) -> Iterator[Path]:
     yield Path(home) / "maskrcnn_benchmark"
 
 
-def open_packed(ann_file: str | Path, pack: Callable[[Path], PackedAnnotations]) -> PackedAnnotations:
+def open_packed(
+    ann_file: str | Path, pack: Callable[[Path], PackedAnnotations], *, fingerprint: str | None = None
+) -> PackedAnnotations:
     """The packed form of an annotation file, from the cache when it is there.
 
     The cache lies beside the file, or in the user's cache folder when that place cannot be written. Its name holds the
     hash of the file's content and the format version, so a changed file is packed anew.
 
     Args:
-        ann_file: the annotation file.
+        ann_file: the annotation file; the folder, where annotations are many files.
         pack: parses it; called by one process only.
+        fingerprint: stands for the content; None takes the hash of the file. See :func:`fingerprint_of`.
 
     Returns:
         Memory-mapped arrays; arrays in memory when no cache can be written.
@@ -236,9 +275,9 @@ def open_packed(ann_file: str | Path, pack: Callable[[Path], PackedAnnotations])
         FileNotFoundError: when there is no such file.
     """
     ann_file = Path(ann_file)
-    if not ann_file.is_file():
+    if fingerprint is None and not ann_file.is_file():
         raise FileNotFoundError(f"annotation file {ann_file} does not exist")
-    name = f"{ann_file.stem}.{_content_hash(ann_file)}.v{FORMAT_VERSION}.packed"
+    name = f"{ann_file.stem}.{fingerprint or _content_hash(ann_file)}.v{FORMAT_VERSION}.packed"
     candidates = [folder / name for folder in _cache_folders(ann_file)]
     for path in candidates:
         if path.exists():

@@ -1,0 +1,1 @@
+"""Keypoint head: named points of each detected object."""

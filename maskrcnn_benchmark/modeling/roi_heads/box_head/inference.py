@@ -113,7 +113,8 @@ class PostProcessor(nn.Module):
         """Return the detections of each image with fields scores and labels.
 
         Args:
-            x: class logits [P, K] and box codes [P, 4 K], or [P, 8] that all classes share, of all images' boxes in order.
+            x: class logits [P, K] and box codes [P, 4 K], or [P, 8] that all classes share, of all images' boxes in
+                order.
             boxes: the proposals, P in all.
         """
         proposals = Proposals.from_boxlists(boxes)

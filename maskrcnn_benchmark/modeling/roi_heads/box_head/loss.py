@@ -66,15 +66,17 @@ def box_head_losses(logits: Tensor, deltas: Tensor, regions: SampledRegions) -> 
 
     Args:
         logits: [N * S, K].
-        deltas: [N * S, 4 K] box codes, one set a class; only the true class's are trained.
+        deltas: [N * S, 4 B] box codes: one set a class, of which only the true class's are trained, or 2 sets, of which
+            every object trains the second.
     """
     labels, valid = regions.labels.flatten(), regions.valid.flatten()
     num_sampled = valid.sum().clamp(min=1)
     cross_entropy = F.cross_entropy(logits.float(), labels, reduction="none")
     classification_loss = torch.where(valid, cross_entropy, 0.0).sum() / num_sampled
 
-    own_class = labels[:, None, None].expand(-1, 1, 4)
-    own_deltas = deltas.unflatten(1, (-1, 4)).gather(1, own_class).squeeze(1).float()
+    deltas = deltas.unflatten(1, (-1, 4))
+    own_set = labels.clamp(max=deltas.shape[1] - 1)[:, None, None].expand(-1, 1, 4)
+    own_deltas = deltas.gather(1, own_set).squeeze(1).float()
     positive = (valid & (labels > 0))[:, None]
     box_loss = smooth_l1_loss(
         torch.where(positive, own_deltas, 0.0),

@@ -1,4 +1,4 @@
-"""Features of a pooled box."""
+"""Features of a pooled box. An extractor whose features are vectors says so with `gives_maps`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone.resnet import ResNetHead
 from maskrcnn_benchmark.modeling.make_layers import NormFactory, group_norm, make_fc, make_group_norm
 from maskrcnn_benchmark.modeling.poolers import Pooler
 from maskrcnn_benchmark.modeling.utils import build_entry
@@ -18,6 +19,46 @@ def make_box_pooler(cfg: Any) -> Pooler:
     """Build the pooler that MODEL.ROI_BOX_HEAD describes."""
     head = cfg.MODEL.ROI_BOX_HEAD
     return Pooler(head.POOLER_RESOLUTION, head.POOLER_SCALES, head.POOLER_SAMPLING_RATIO)
+
+
+@registry.ROI_BOX_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
+class ResNet50Conv5ROIFeatureExtractor(nn.Module):
+    """The backbone's last stage, res5, on pooled maps of res4. Source: He et al., Mask R-CNN (2017), figure 4 left.
+
+    Args:
+        pooler: boxes to [R, head.in_channels, ph, pw].
+        head: res5.
+    """
+
+    def __init__(self, pooler: Pooler, head: ResNetHead) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.head = head
+        self.out_channels = head.out_channels
+
+    @classmethod
+    def from_config(cls, cfg: Any, in_channels: int) -> ResNet50Conv5ROIFeatureExtractor:
+        """Build the extractor that MODEL.ROI_BOX_HEAD and MODEL.RESNETS describe.
+
+        Raises:
+            ValueError: the backbone does not end with res4.
+        """
+        return cls(make_box_pooler(cfg), make_res5_head(cfg, in_channels))
+
+    def forward(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Return [R, out_channels, ceil(ph / 2), ceil(pw / 2)] from maps [N, C, H_l, W_l] and rois [R, 5]."""
+        return self.head(self.pooler(x, rois))
+
+
+def make_res5_head(cfg: Any, in_channels: int) -> ResNetHead:
+    """Build res5 for maps of in_channels channels; ValueError when these are not res4's."""
+    head = ResNetHead.from_config(cfg)
+    if in_channels != head.in_channels:
+        raise ValueError(
+            f"ResNet50Conv5ROIFeatureExtractor takes res4's {head.in_channels} channels, but the backbone "
+            f"{cfg.MODEL.BACKBONE.CONV_BODY} gives {in_channels}; choose one whose name ends in -C4"
+        )
+    return head
 
 
 @registry.ROI_BOX_FEATURE_EXTRACTORS.register("FPN2MLPFeatureExtractor")

@@ -11,7 +11,23 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.make_layers import NormFactory, group_norm, make_conv3x3, make_group_norm
 from maskrcnn_benchmark.modeling.poolers import Pooler
+from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import (
+    ResNet50Conv5ROIFeatureExtractor,
+    make_res5_head,
+)
 from maskrcnn_benchmark.modeling.utils import build_entry
+
+
+def make_mask_pooler(cfg: Any) -> Pooler:
+    """Build the pooler that MODEL.ROI_MASK_HEAD describes."""
+    head = cfg.MODEL.ROI_MASK_HEAD
+    return Pooler(head.POOLER_RESOLUTION, head.POOLER_SCALES, head.POOLER_SAMPLING_RATIO)
+
+
+@registry.ROI_MASK_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
+def build_res5_extractor(cfg: Any, in_channels: int) -> ResNet50Conv5ROIFeatureExtractor:
+    """Build a res5 of the mask head's own; ValueError when the backbone does not end with res4."""
+    return ResNet50Conv5ROIFeatureExtractor(make_mask_pooler(cfg), make_res5_head(cfg, in_channels))
 
 
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("MaskRCNNFPNFeatureExtractor")
@@ -51,7 +67,7 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
         head = cfg.MODEL.ROI_MASK_HEAD
         return cls(
             in_channels,
-            Pooler(head.POOLER_RESOLUTION, head.POOLER_SCALES, head.POOLER_SAMPLING_RATIO),
+            make_mask_pooler(cfg),
             layers=head.CONV_LAYERS,
             dilation=head.DILATION,
             use_gn=head.USE_GN,

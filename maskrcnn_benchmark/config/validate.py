@@ -25,8 +25,6 @@ COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 # builds one removes its row.
 NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
-    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.startswith("FBNet"), "FBNet"),
-    ("MODEL.RPN.RPN_HEAD", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
     ("MODEL.CLS_AGNOSTIC_BBOX_REG", bool, "class-agnostic box regression"),
     ("TEST.BBOX_AUG.ENABLED", bool, "test-time augmentation"),
@@ -34,7 +32,6 @@ NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 # The same for the parts of the heads, which an RPN-only model does not build.
 HEADS_NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: "Conv5" in name, "the C4 and C5 family"),
-    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: name.startswith("FBNet"), "FBNet"),
     ("MODEL.ROI_BOX_HEAD.PREDICTOR", lambda name: name == "FastRCNNPredictor", "the C4 and C5 family"),
 )
 

@@ -88,8 +88,6 @@ def test_only_the_stage_that_runs_is_checked(cfg):
     ("key", "value", "family"),
     [
         ("MODEL.BACKBONE.CONV_BODY", "R-101-C5", "C4 and C5"),
-        ("MODEL.BACKBONE.CONV_BODY", "FBNet", "FBNet"),
-        ("MODEL.RPN.RPN_HEAD", "FBNet.rpn_head", "FBNet"),
         ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),
         ("MODEL.CLS_AGNOSTIC_BBOX_REG", True, "class-agnostic"),
         ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor", "C4 and C5"),

@@ -109,6 +109,17 @@ def _paste_calls() -> Iterator[Call]:
     yield Call("paste_masks_rle", "100 masks of 28x28", arguments)
 
 
+def _focal_loss_calls() -> Iterator[Call]:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(1, 81, (201600,), generator=generator)
+    targets *= torch.rand(201600, generator=generator) < 0.005  # mostly background
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = (torch.randn(201600, 80, generator=generator) - 4).to(dtype)
+        case = f"201600 anchors, 80 classes, {str(dtype).removeprefix('torch.')}"
+        yield Call("sigmoid_focal_loss", case, (logits, targets, 2.0, 0.25))
+        yield Call("sigmoid_focal_loss_backward", case, (torch.tensor(1.0), logits, targets, 2.0, 0.25))
+
+
 # Every op of the library stands here once; tests/ops/test_library.py compares.
 CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("roi_align", "roi_align_backward"): _roi_align_calls,
@@ -117,6 +128,7 @@ CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("match_boxes",): _match_calls,
     ("polygon_mask_targets",): _mask_target_calls,
     ("paste_masks", "paste_masks_rle"): _paste_calls,
+    ("sigmoid_focal_loss", "sigmoid_focal_loss_backward"): _focal_loss_calls,
 }
 
 

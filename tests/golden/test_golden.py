@@ -14,7 +14,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from tests.golden import formulas
 
-FILES = ["mask_rcnn_R_50_FPN", "rpn_R_50_FPN", "mask_rcnn_R_50_FPN_gn"]
+FILES = ["mask_rcnn_R_50_FPN", "rpn_R_50_FPN", "mask_rcnn_R_50_FPN_gn", "retinanet_R_50_FPN"]
 
 
 @pytest.fixture(params=FILES, scope="module")
@@ -62,7 +62,10 @@ def check_inference(golden, images, device):
     check_features(golden, features)
     for i, boxlist in enumerate(proposals.to_boxlists(images.image_sizes)):
         assert len(boxlist) == int(golden[f"prop{i}_count"])
-        scores = boxlist.get_field("objectness")[:100].cpu().numpy()
+        field = (
+            "objectness" if boxlist.has_field("objectness") else "scores"
+        )  # of RetinaNet, whose proposals are results
+        scores = boxlist.get_field(field)[:100].cpu().numpy()
         np.testing.assert_allclose(scores, golden[f"prop{i}_scores"], atol=1e-4, rtol=0)
         np.testing.assert_allclose(boxlist.bbox[:100].cpu().numpy(), golden[f"prop{i}_boxes"], atol=0.02, rtol=0)
     for i, result in enumerate(results):

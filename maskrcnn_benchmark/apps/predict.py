@@ -6,7 +6,7 @@ Letters: R detections, H W the picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.categories import Category, default_categories, load_categories
 from maskrcnn_benchmark.apps.drawing import distinct_colours, draw_detections, mask_montage
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
@@ -44,6 +45,7 @@ class Predictor:
         size_divisible: network inputs are padded to a multiple of this; 0 pads nothing.
         confidence_threshold: detections with a lower score are left out.
         mask_threshold: a pixel belongs to a mask when its probability is above; negative: heat maps 0..255.
+        augmentation: detects in place of the model, in a list of pictures as they are; see `BoxAugmentation`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Predictor:
         size_divisible: int = 0,
         confidence_threshold: float = 0.5,
         mask_threshold: float = 0.5,
+        augmentation: Callable[[list[np.ndarray]], list[BoxList]] | None = None,
     ) -> None:
         self.model = model.eval()
         self.prepare = prepare
@@ -62,6 +65,7 @@ class Predictor:
         self.size_divisible = size_divisible
         self.confidence_threshold = confidence_threshold
         self.mask_threshold = mask_threshold
+        self.augmentation = augmentation
         self.device = next(model.parameters()).device
 
     @classmethod
@@ -71,7 +75,7 @@ class Predictor:
         """Build the model that a config describes.
 
         Args:
-            cfg: MODEL, INPUT and DATALOADER.SIZE_DIVISIBILITY are read.
+            cfg: MODEL, INPUT, TEST.BBOX_AUG and DATALOADER.SIZE_DIVISIBILITY are read.
             weights: file of the weights; None: MODEL.WEIGHT.
             categories: of the labels; None: COCO's for 81 classes, numbers otherwise.
             kwargs: the thresholds of the constructor.
@@ -90,6 +94,7 @@ class Predictor:
             prepare=ImagePreparer.from_config(cfg),
             categories=categories or default_categories(class_count(cfg)),
             size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
+            augmentation=make_box_augmentation(cfg, model, lambda images: images.to(cfg.MODEL.DEVICE)),
             **kwargs,
         )
 
@@ -134,9 +139,12 @@ class Predictor:
             Boxes in the picture's pixels, best first, with `scores` [R], `labels` [R] and, from a model with a mask
             head, `mask` bool [R, 1, H, W] (uint8 heat maps for a negative mask threshold), on the CPU.
         """
-        tensor, _ = self.prepare(image)
-        images = to_image_list([tensor.to(self.device)], self.size_divisible)
-        prediction = self.model(images)[0].to(torch.device("cpu"))
+        if self.augmentation is not None:
+            prediction = self.augmentation([image])[0]
+        else:
+            tensor, _ = self.prepare(image)
+            prediction = self.model(to_image_list([tensor.to(self.device)], self.size_divisible))[0]
+        prediction = prediction.to(torch.device("cpu"))
         prediction = prediction[prediction.get_field("scores") >= self.confidence_threshold]
         prediction = prediction[prediction.get_field("scores").argsort(descending=True, stable=True)]
         height, width = image.shape[:2]

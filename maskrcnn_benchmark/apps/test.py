@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
@@ -23,6 +24,7 @@ from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.distributed import synchronize_buffers
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.prefetch import Preparation
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.utils import comm
@@ -100,6 +102,9 @@ def run_tests(
     settings = TestSettings.from_config(cfg)
     model = getattr(model, "module", model)
     synchronize_buffers(model)
+    device = next(model.parameters()).device
+    preparation = Preparation(precision or Precision(device.type), device, normalize)
+    augmentation = make_box_augmentation(cfg, model, preparation.images, keep_pixels=normalize is not None)
     if data_loaders is None:
         data_loaders = make_data_loader(
             cfg, is_train=False, is_distributed=distributed, keep_pixels=normalize is not None
@@ -116,7 +121,7 @@ def run_tests(
                 name,
                 settings.iou_types,
                 settings.box_only,
-                next(model.parameters()).device,
+                device,
                 settings.expected_results,
                 settings.expected_results_sigma_tol,
                 folder,
@@ -125,6 +130,7 @@ def run_tests(
                 precision=precision,
                 normalize=normalize,
                 sink=sink,
+                detect=augmentation,
                 oks_sigmas=settings.oks_sigmas,
             )
         )

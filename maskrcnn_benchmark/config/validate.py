@@ -27,7 +27,6 @@ NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
     ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
     ("MODEL.CLS_AGNOSTIC_BBOX_REG", bool, "class-agnostic box regression"),
-    ("TEST.BBOX_AUG.ENABLED", bool, "test-time augmentation"),
 )
 # The same for the parts of the heads, which an RPN-only model does not build.
 HEADS_NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -60,6 +59,8 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         _check_keypoints(cfg, testing=testing)
     if testing:
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
+        if cfg.TEST.BBOX_AUG.ENABLED:
+            _check_augmentation(cfg)
 
 
 def check_families(cfg: CfgNode) -> None:
@@ -155,6 +156,18 @@ def _check_keypoints(cfg: CfgNode, *, testing: bool) -> None:
         fits = (len(sigmas) or COCO_KEYPOINTS) == head.NUM_CLASSES and all(sigma > 0 for sigma in sigmas)
         needed = f"one positive number for each of MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES ({head.NUM_CLASSES}) keypoints"
         _require(fits, cfg, "TEST.KEYPOINT_OKS_SIGMAS", f"{needed}, such as 0.05")
+
+
+def _check_augmentation(cfg: CfgNode) -> None:
+    """Check TEST.BBOX_AUG."""
+    for key in ("MODEL.RPN_ONLY", "MODEL.RETINANET_ON"):
+        if _get(cfg, key):
+            raise ValueError(
+                f"TEST.BBOX_AUG.ENABLED is True, but {key} is True too, and only boxes of a box head can be pooled; "
+                "set TEST.BBOX_AUG.ENABLED to False"
+            )
+    positive = all(type(size) is int and size > 0 for size in cfg.TEST.BBOX_AUG.SCALES)
+    _require(positive, cfg, "TEST.BBOX_AUG.SCALES", "lengths of the shorter side in pixels")
 
 
 def _check_thresholds(cfg: CfgNode, section: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from maskrcnn_benchmark.data.samplers import (
 )
 from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
 from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
+from maskrcnn_benchmark.data.views import collate_pictures
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 _BACKENDS = ("auto", "workers")
@@ -146,7 +150,8 @@ def make_data_loader(
 ) -> tuple[DataLoader, int] | list[DataLoader]:
     """The loader of training, or one loader for each test data set.
 
-    A loader yields (ImageList, Targets, tuple of dataset indices). What it yields depends on the config, the number of
+    A loader yields (ImageList, Targets, tuple of dataset indices); with TEST.BBOX_AUG, for testing, the pictures as
+    they are in place of the ImageList, which `ImageViews` takes. What it yields depends on the config, the number of
     processes and the iteration alone, never on workers or on where a run was resumed.
 
     Args:
@@ -172,8 +177,12 @@ def make_data_loader(
             f"({world_size}); set it to {max(images_per_batch // world_size, 1) * world_size}"
         )
     datasets = _make_datasets(cfg, is_train=is_train)
+    sees_views = cfg.TEST.BBOX_AUG.ENABLED and not is_train
+    collate = collate_pictures if sees_views else _make_collator(cfg, keep_pixels=keep_pixels)
     loaders = []
     for dataset in datasets:
+        if sees_views:
+            dataset.transforms = None
         sampler = DistributedSampler(dataset, world_size, rank, shuffle=is_train, seed=cfg.SEED, pad=is_train)
         is_upright = np.zeros(len(dataset), dtype=bool)
         if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
@@ -181,7 +190,7 @@ def make_data_loader(
         batches = GroupedBatchSampler(sampler, is_upright, images_per_batch // world_size)
         if is_train:
             batches = IterationBasedBatchSampler(batches, cfg.SOLVER.MAX_ITER, start_iter)
-        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches), keep_pixels=keep_pixels))
+        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches), collate))
     if is_train:
         return loaders[0], max(len(datasets[0]) // images_per_batch, 1)
     return loaders
@@ -198,8 +207,14 @@ def _make_datasets(cfg: CfgNode, *, is_train: bool) -> list[DetectionDataset]:
     return [dataset_classes.ConcatDataset(datasets)] if is_train and len(datasets) > 1 else datasets
 
 
+def _make_collator(cfg: CfgNode, *, keep_pixels: bool) -> BatchCollator:
+    """What makes a batch of samples, which it normalises unless pixels are to be kept."""
+    normalize = None if keep_pixels else build_transforms(cfg, is_train=False).normalize
+    return BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, normalize=normalize, shapes=cfg.INPUT.SHAPE_BUCKETS)
+
+
 def _make_loader(
-    cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler, *, keep_pixels: bool
+    cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler, collate: Callable[[Any], Any]
 ) -> DataLoader:
     # HYBRID asks for decoding in DALI; wherever that is not available the workers yield the same batches.
     if cfg.DATALOADER.BACKEND not in _BACKENDS:
@@ -207,11 +222,10 @@ def _make_loader(
     num_workers = cfg.DATALOADER.NUM_WORKERS
     if num_workers < 0:
         raise ValueError(f"DATALOADER.NUM_WORKERS must not be negative, got {num_workers}")
-    normalize = None if keep_pixels else build_transforms(cfg, is_train=False).normalize
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
-        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, normalize=normalize, shapes=cfg.INPUT.SHAPE_BUCKETS),
+        collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_init_worker,

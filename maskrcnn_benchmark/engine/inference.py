@@ -67,6 +67,7 @@ def compute_on_dataset(
     precision: Precision | None = None,
     normalize: Callable[[ImageList], ImageList] | None = None,
     times: InferenceTimes | None = None,
+    detect: Callable[[Any], list[BoxList]] | None = None,
 ) -> dict[int, BoxList]:
     """Detections of this process's part of the data set, on the CPU, by data set index.
 
@@ -78,11 +79,13 @@ def compute_on_dataset(
         precision: number format; default float32.
         normalize: pixels to the network's input, where the loader gives pixels; see Preparation.
         times: receives the time of each batch.
+        detect: from the loader's images to detections; None: the model itself, on prepared images.
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
     preparation = Preparation(precision, device, normalize)
     times = times if times is not None else InferenceTimes()
+    detect = detect or (lambda images: model(preparation.images(images)))
     model.eval()
     results: dict[int, BoxList] = {}
     shown = comm.is_main_process() and sys.stderr.isatty()
@@ -92,7 +95,7 @@ def compute_on_dataset(
                 break
             begin = time.perf_counter()
             with precision.autocast():
-                outputs = model(preparation.images(images))
+                outputs = detect(images)
             outputs = [output.to("cpu") for output in outputs]  # waits for the device
             times.seconds.append(time.perf_counter() - begin)
             times.images.append(len(indices))
@@ -128,6 +131,7 @@ def inference(
     precision: Precision | None = None,
     normalize: Callable[[ImageList], ImageList] | None = None,
     sink: MetricSink | None = None,
+    detect: Callable[[Any], list[BoxList]] | None = None,
     oks_sigmas: Sequence[float] = (),
 ) -> tuple[Any, dict[str, list[dict]]] | None:
     """Detect on a whole data set, write the result files, evaluate.
@@ -147,6 +151,7 @@ def inference(
         precision: number format; default float32.
         normalize: see compute_on_dataset.
         sink: receives throughput and latency.
+        detect: see compute_on_dataset.
         oks_sigmas: see ``evaluation.evaluate_detections``.
 
     Returns:
@@ -157,7 +162,7 @@ def inference(
     times = InferenceTimes()
     begin = time.perf_counter()
     predictions = compute_on_dataset(
-        model, data_loader, device, steps, precision=precision, normalize=normalize, times=times
+        model, data_loader, device, steps, precision=precision, normalize=normalize, times=times, detect=detect
     )
     comm.synchronize()
     seconds = time.perf_counter() - begin

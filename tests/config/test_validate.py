@@ -67,6 +67,12 @@ def test_the_published_job_is_sound(cfg, world_size):
         ({"SOLVER.FUSED_SGD": "adam"}, 1, "SOLVER.FUSED_SGD must be one of torch, apex"),
         ({"INPUT.MIN_SIZE_TRAIN": ()}, 1, "INPUT.MIN_SIZE_TRAIN must be positive"),
         ({"INPUT.PIXEL_STD": (1.0, 0.0, 1.0)}, 1, "INPUT.PIXEL_STD"),
+        (
+            {"TEST.BBOX_AUG.ENABLED": True, "MODEL.RPN_ONLY": True},
+            1,
+            "but MODEL.RPN_ONLY is True too, .* set TEST.BBOX",
+        ),
+        ({"TEST.BBOX_AUG.ENABLED": True, "TEST.BBOX_AUG.SCALES": (400, 0)}, 1, "TEST.BBOX_AUG.SCALES must be lengths"),
         ({"DATASETS.CUSTOM": [{"name": "a"}]}, 1, r"DATASETS.CUSTOM\[0\] lacks ann_file and lacks img_dir"),
     ],
 )
@@ -91,7 +97,6 @@ def test_only_the_stage_that_runs_is_checked(cfg):
         ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),
         ("MODEL.CLS_AGNOSTIC_BBOX_REG", True, "class-agnostic"),
         ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor", "C4 and C5"),
-        ("TEST.BBOX_AUG.ENABLED", True, "test-time"),
     ],
 )
 def test_a_family_that_is_not_built(cfg, key, value, family):

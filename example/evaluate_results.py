@@ -1,4 +1,4 @@
-"""COCO's figures for a result file: bbox.json or segm.json, of this program or any other.
+"""COCO's figures for a result file: bbox.json, segm.json or keypoints.json, of this program or any other.
 
 python example/evaluate_results.py ANNOTATIONS.json bbox.json
 """
@@ -16,7 +16,8 @@ from maskrcnn_benchmark.evaluation import CocoResults, evaluate_detections
 if __name__ == "__main__":
     annotations, result_file = sys.argv[1:]
     detections = json.loads(Path(result_file).read_text())
-    iou_type = "segm" if detections and "segmentation" in detections[0] else "bbox"
+    kinds = {"segmentation": "segm", "keypoints": "keypoints"}
+    iou_type = next((kind for key, kind in kinds.items() if detections and key in detections[0]), "bbox")
     results = CocoResults(iou_type)
     results.update(evaluate_detections(COCO(annotations), detections, iou_type))
     print(f"{iou_type} AP {results.results[iou_type]['AP']:.3f}")

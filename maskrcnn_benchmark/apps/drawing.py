@@ -1,12 +1,13 @@
 """Detections drawn on a picture: free functions on BGR uint8 arrays [H, W, 3].
 
-Letters: R detections, H W the picture.
+Letters: R detections, H W the picture, P keypoints of a detection.
 """
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +18,21 @@ _GOLDEN_RATIO = 0.618033988749895
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MASK_ALPHA = 0.4
 _LABEL_PADDING = 2
+
+
+@dataclass(frozen=True)
+class DrawnKeypoints:
+    """What is drawn of R detections' keypoints.
+
+    Attributes:
+        points: [R, P, 2] x, y in pixels.
+        shown: bool [R, P]; the others are left out.
+        connections: pairs of keypoints between which a line is drawn where both are shown.
+    """
+
+    points: np.ndarray
+    shown: np.ndarray
+    connections: Sequence[tuple[int, int]] = ()
 
 
 def distinct_colours(count: int) -> list[Colour]:
@@ -37,9 +53,10 @@ def draw_detections(
     *,
     masks: np.ndarray | None = None,
     colours: Sequence[Colour] | None = None,
+    keypoints: DrawnKeypoints | None = None,
     scale: int = 1,
 ) -> np.ndarray:
-    """A new picture with masks, boxes and texts over the image.
+    """A new picture with masks, boxes, keypoints and texts over the image.
 
     Args:
         image: uint8 [H, W, 3] BGR; it is left as it is.
@@ -47,6 +64,7 @@ def draw_detections(
         texts: one label a detection.
         masks: bool [R, H, W], or None.
         colours: one a detection; None: `distinct_colours`.
+        keypoints: of the detections, or None.
         scale: the picture is enlarged by this factor first, so that labels of small images stay readable.
 
     Returns:
@@ -72,6 +90,13 @@ def draw_detections(
     for index in order:
         x1, y1, x2, y2 = corners[index].tolist()
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colours[index], thickness)
+    if keypoints is not None:
+        places = np.round((keypoints.points + 0.5) * scale - 0.5).astype(int)
+        for index in order:
+            shown = keypoints.shown[index]
+            draw_keypoints(
+                canvas, places[index], shown, colours[index], connections=keypoints.connections, thickness=thickness
+            )
     taken: list[tuple[int, int, int, int]] = []
     for index in order:
         taken.append(draw_label(canvas, texts[index], corners[index], colours[index], avoid=taken))
@@ -84,6 +109,24 @@ def draw_mask(canvas: np.ndarray, mask: np.ndarray, colour: Colour, *, thickness
     canvas[mask] = np.round(canvas[mask] * (1 - _MASK_ALPHA) + tint * _MASK_ALPHA).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, colour, thickness)
+
+
+def draw_keypoints(
+    canvas: np.ndarray,
+    points: np.ndarray,
+    shown: np.ndarray,
+    colour: Colour,
+    *,
+    connections: Sequence[tuple[int, int]] = (),
+    thickness: int = 1,
+) -> None:
+    """Draw the points [P, 2] (int, x, y) that are shown, bool [P], and the lines between them, on `canvas` in place."""
+    for first, second in connections:
+        if shown[first] and shown[second]:
+            cv2.line(canvas, points[first].tolist(), points[second].tolist(), colour, thickness, cv2.LINE_AA)
+    for point in points[shown].tolist():
+        cv2.circle(canvas, point, 2 * thickness, colour, cv2.FILLED)
+        cv2.circle(canvas, point, 2 * thickness, text_colour(colour), 1)  # seen on a mask of the same colour
 
 
 def draw_label(

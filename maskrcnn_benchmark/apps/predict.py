@@ -6,20 +6,20 @@ Letters: R detections, H W the picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from pycocotools import mask as mask_utils
-from torch import Tensor, nn
+from torch import nn
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.categories import Category, default_categories, load_categories
-from maskrcnn_benchmark.apps.drawing import distinct_colours, draw_detections, mask_montage
+from maskrcnn_benchmark.apps.drawing import DrawnKeypoints, distinct_colours, draw_detections, mask_montage
+from maskrcnn_benchmark.apps.predict_coco import coco_annotations, labels_and_scores, masks_of
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.files import read_weights
 from maskrcnn_benchmark.config import CfgNode as ConfigNode
@@ -30,9 +30,11 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.ops import paste_masks
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
 CONFIG_FILE = "config.yml"
 _HEAT_MAP = -1.0  # threshold that asks for heat maps
+_KEYPOINT_THRESHOLD = 2.0  # logit above which a keypoint is drawn, as in the published demo
 
 
 class Predictor:
@@ -137,7 +139,8 @@ class Predictor:
 
         Returns:
             Boxes in the picture's pixels, best first, with `scores` [R], `labels` [R] and, from a model with a mask
-            head, `mask` bool [R, 1, H, W] (uint8 heat maps for a negative mask threshold), on the CPU.
+            head, `mask` bool [R, 1, H, W] (uint8 heat maps for a negative mask threshold), from one with a keypoint
+            head, `keypoints`, on the CPU.
         """
         if self.augmentation is not None:
             prediction = self.augmentation([image])[0]
@@ -160,9 +163,10 @@ class Predictor:
         return draw_detections(
             image,
             prediction.bbox.numpy(),
-            [f"{self.name_of(label)} {score:.2f}" for label, score in _labels_and_scores(prediction)],
-            masks=_masks_of(prediction),
+            [f"{self.name_of(label)} {score:.2f}" for label, score in labels_and_scores(prediction)],
+            masks=masks_of(prediction),
             colours=distinct_colours(len(prediction)),
+            keypoints=_keypoints_of(prediction),
             scale=scale,
         )
 
@@ -171,25 +175,8 @@ class Predictor:
         return self.categories[label - 1].name
 
     def coco_annotations(self, prediction: BoxList, *, image_id: int, first_id: int = 1) -> list[dict]:
-        """The detections of `__call__` as COCO annotations with a score; masks as compressed RLE."""
-        boxes, masks = prediction.convert("xywh").bbox.tolist(), _masks_of(prediction)
-        annotations = []
-        for index, (label, score) in enumerate(_labels_and_scores(prediction)):
-            annotation = {
-                "id": first_id + index,
-                "image_id": image_id,
-                "category_id": self.categories[label - 1].id,
-                "bbox": boxes[index],
-                "area": boxes[index][2] * boxes[index][3],
-                "iscrowd": 0,
-                "score": score,
-            }
-            if masks is not None:
-                rle = mask_utils.encode(np.asfortranarray(masks[index], dtype=np.uint8))
-                annotation["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-                annotation["area"] = int(mask_utils.area(rle))
-            annotations.append(annotation)
-        return annotations
+        """The detections of `__call__` as COCO annotations, see `apps.predict_coco.coco_annotations`."""
+        return coco_annotations(prediction, self.categories, image_id=image_id, first_id=first_id)
 
 
 class COCODemo:
@@ -283,13 +270,13 @@ def _config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
     return cfg
 
 
-def _labels_and_scores(prediction: BoxList) -> Iterator[tuple[int, float]]:
-    return zip(prediction.get_field("labels").tolist(), prediction.get_field("scores").tolist(), strict=True)
-
-
-def _masks_of(prediction: BoxList) -> np.ndarray | None:
-    """Masks bool [R, H, W] of a prediction in picture pixels."""
-    if not prediction.has_field("mask"):
+def _keypoints_of(prediction: BoxList) -> DrawnKeypoints | None:
+    """What is drawn of the keypoints of a prediction: those that are sure enough, with lines between those of persons."""
+    if not prediction.has_field("keypoints"):
         return None
-    masks: Tensor = prediction.get_field("mask")[:, 0]
-    return (masks if masks.dtype == torch.bool else masks > 127).numpy()
+    keypoints = prediction.get_field("keypoints")
+    return DrawnKeypoints(
+        points=keypoints.keypoints[..., :2].numpy(),
+        shown=(keypoints.get_field("logits") > _KEYPOINT_THRESHOLD).numpy(),
+        connections=PersonKeypoints.CONNECTIONS if isinstance(keypoints, PersonKeypoints) else (),
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_benchmark.data.datasets.coco_json import parse_json, polygons_of
+from maskrcnn_benchmark.data.datasets.coco_json import keypoints_of, parse_json, polygons_of
 from maskrcnn_benchmark.data.image_io import read_image
 
 
@@ -68,6 +68,7 @@ def check_coco(
         errors, warnings = _faults_of_annotation(item, images=images, categories=categories)
         report.errors += errors
         report.warnings += warnings
+    report.warnings += _warnings_of_keypoints(data)
     _count(report, data, categories)
     return report
 
@@ -82,11 +83,26 @@ def _count(report: CocoReport, data: dict[str, Any], categories: dict[int, str])
         "objects": len(data["annotations"]) - crowds,
         "crowds": crowds,
     }
+    with_keypoints = sum(bool(item.get("keypoints")) for item in data["annotations"])
+    if with_keypoints:
+        report.counts["objects with keypoints"] = with_keypoints
     report.objects = {name: 0 for name in categories.values()}
     for item in data["annotations"]:
         name = categories.get(item.get("category_id"))
         if name is not None and not item.get("iscrowd"):
             report.objects[name] += 1
+
+
+def _warnings_of_keypoints(data: dict[str, Any]) -> list[str]:
+    """What stops a run with MODEL.KEYPOINT_ON alone: objects with different numbers of keypoints."""
+    annotated, named = (
+        {len(item["keypoints"]) for item in data[key] if item.get("keypoints") and isinstance(item["keypoints"], list)}
+        for key in ("annotations", "categories")
+    )
+    counts = {numbers // 3 for numbers in annotated} | named
+    if len(counts) < 2:
+        return []
+    return [f"objects have different numbers of keypoints, {sorted(counts)}: no model of keypoints can be trained"]
 
 
 def _faults_of_image(image: dict[str, Any], folder: Path, *, decode: bool) -> list[str]:
@@ -134,4 +150,9 @@ def _faults_of_annotation(
             if isinstance(segmentation, list) and len(rings) < len(segmentation):
                 number = len(segmentation) - len(rings)
                 warnings.append(f"{who}: {number} of its {len(segmentation)} polygons have fewer than 6 numbers")
+    if item.get("keypoints"):
+        try:
+            keypoints_of(item)
+        except ValueError as error:
+            errors.append(str(error))
     return errors, warnings

@@ -21,7 +21,7 @@ from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.capture import capture_trunk
 from maskrcnn_benchmark.engine.distributed import wrap_model
-from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation
+from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, PeriodicEvaluation
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
@@ -63,15 +63,16 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     begin = time.perf_counter()
     model, summary = build_and_train(run.cfg, run, precision, tester, mlperf)
     figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
-    if not args.skip_test and not tester.has_run:
-        tester(model)
+    last = run.cfg.SOLVER.MAX_ITER
+    if not args.skip_test and not (tester.has_run if run.cfg.PER_EPOCH_EVAL else tester.last_iteration == last):
+        tester(model, last)
     run.sink.log((), {**figures, **tester.figures()})
     run.sink.close()
     comm.destroy_process_group()
 
 
 def build_and_train(
-    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module], Any], mlperf: MlperfSink
+    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module, int], Any], mlperf: MlperfSink
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -79,7 +80,7 @@ def build_and_train(
         cfg: the whole config.
         run: the started program.
         precision: number format.
-        tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL.
+        tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL, and every SOLVER.TEST_PERIOD iterations.
         mlperf: is told when the clock starts and of each epoch.
 
     Returns:
@@ -118,12 +119,16 @@ def build_and_train(
     )
     if run.output_dir and comm.is_main_process():
         save_categories(run.output_dir, loader.dataset)
-    per_epoch = None
+    evaluation: Callable[[int], bool] | None = None
     if cfg.PER_EPOCH_EVAL:
         aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
-        per_epoch = PerEpochEvaluation(lambda _: tester(model), iterations_per_epoch, aim)
+        evaluation = PerEpochEvaluation(lambda iteration: tester(model, iteration), iterations_per_epoch, aim)
+    if cfg.SOLVER.TEST_PERIOD > 0:
+        evaluation = PeriodicEvaluation(
+            lambda iteration: tester(model, iteration), cfg.SOLVER.TEST_PERIOD, per_epoch=evaluation
+        )
     after_iteration = mlperf.follow(
-        per_epoch,
+        evaluation,
         first=arguments["iteration"],
         last=len(loader),
         iterations_per_epoch=iterations_per_epoch,
@@ -162,10 +167,15 @@ class _Tester:
         self.data_loaders: Any = None
         self.normalize: DeviceNormalize | None = None
         self.results: Mapping[str, Mapping[str, float]] = {}
-        self.has_run = False
+        self.last_iteration: int | None = None
 
-    def __call__(self, model: nn.Module) -> Mapping[str, Mapping[str, float]]:
-        """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere."""
+    @property
+    def has_run(self) -> bool:
+        """Whether there was an evaluation."""
+        return self.last_iteration is not None
+
+    def __call__(self, model: nn.Module, iteration: int) -> Mapping[str, Mapping[str, float]]:
+        """Figures after an iteration as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere."""
         distributed = comm.get_world_size() > 1
         if self.data_loaders is None:
             self.normalize = make_device_normalize(self.run.cfg, self.run.device)
@@ -181,7 +191,7 @@ class _Tester:
             precision=self.precision,
             normalize=self.normalize,
         )
-        self.results, self.has_run = figures_of(results), True
+        self.results, self.last_iteration = figures_of(results), iteration
         self.mlperf.end_evaluation(self.results)
         for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
             if task in self.results:

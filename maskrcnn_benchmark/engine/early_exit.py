@@ -1,4 +1,4 @@
-"""Stop when the model is good enough."""
+"""Evaluate while training, and stop when the model is good enough."""
 
 from __future__ import annotations
 
@@ -59,3 +59,29 @@ class PerEpochEvaluation:
         if reached:
             logger.info("Target mAP reached, exiting...")
         return reached
+
+
+class PeriodicEvaluation:
+    """End-of-iteration callback of ``do_train``: evaluates every so many iterations, and training goes on.
+
+    Args:
+        evaluate: runs on every process; reports by itself.
+        period: iterations from one evaluation to the next.
+        per_epoch: evaluates after epochs too, and may stop the training; where both are due, it alone evaluates.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[int], object], period: int, per_epoch: PerEpochEvaluation | None = None
+    ) -> None:
+        self.evaluate = evaluate
+        self.period = period
+        self.per_epoch = per_epoch
+
+    def __call__(self, iteration: int) -> bool:
+        """Evaluate when it is time; True on every process when training is to stop."""
+        if self.per_epoch is not None and iteration % self.per_epoch.iterations_per_epoch == 0:
+            return self.per_epoch(iteration)
+        if iteration % self.period == 0:
+            logger.info("Starting evaluation after iteration %d", iteration)
+            self.evaluate(iteration)
+        return False

@@ -15,11 +15,16 @@ from pycocotools import mask as mask_utils
 
 from .results import Predictions, by_index
 
+# Limits of the published evaluation, in square pixels; both belong to the range.
 AREA_RANGES = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e10),
+    "96-128": (96.0**2, 128.0**2),
+    "128-256": (128.0**2, 256.0**2),
+    "256-512": (256.0**2, 512.0**2),
+    "512-inf": (512.0**2, 1e10),
 }
 IOU_THRESHOLDS = np.arange(0.5, 0.951, 0.05)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation
+from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, PeriodicEvaluation
 
 AIM = EarlyExit(min_bbox_map=0.377, min_segm_map=0.342)
 
@@ -39,3 +39,24 @@ def test_evaluation_after_each_epoch_until_the_aim():
     ends = [iteration for iteration in range(1, 21) if callback(iteration=iteration)]
     assert calls == [10, 20]
     assert ends == [20]
+
+
+def test_periodic_evaluation_reports_and_goes_on():
+    calls = []
+    callback = PeriodicEvaluation(calls.append, 4)
+    assert not any(callback(iteration=iteration) for iteration in range(1, 11))
+    assert calls == [4, 8]
+
+
+def test_an_evaluation_after_an_epoch_is_not_repeated_by_the_period():
+    calls = []
+    figures = {6: 0.1, 12: 0.5}
+
+    def evaluate(iteration):
+        calls.append(iteration)
+        return {"bbox": {"AP": figures.get(iteration, 0.9)}}
+
+    callback = PeriodicEvaluation(evaluate, 4, PerEpochEvaluation(evaluate, 6, AIM))
+    ends = [iteration for iteration in range(1, 13) if callback(iteration=iteration)]
+    assert calls == [4, 6, 8, 12]
+    assert ends == [12]  # the aim counts after epochs

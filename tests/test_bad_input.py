@@ -245,8 +245,8 @@ def test_a_rate_that_makes_the_losses_explode(failing, tiny_run, trained):
     assert torch.load(tiny_run.output / "model_final.pth", weights_only=True)["iteration"] == 5
 
 
-def test_a_family_that_is_not_built(failing):
-    assert "not available in this version" in failing(keys={"MODEL.BACKBONE.CONV_BODY": "R-50-C4"})
+def test_a_backbone_that_does_not_fit(failing):
+    assert "MODEL.RPN.USE_FPN must be False" in failing(keys={"MODEL.BACKBONE.CONV_BODY": "R-50-C4"})
 
 
 def test_the_tool_itself_exits_with_status_2(tiny_run, repository):

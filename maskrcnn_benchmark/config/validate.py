@@ -8,6 +8,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import custom_entries
+from maskrcnn_benchmark.config.check_heads import check_heads
 from maskrcnn_benchmark.config.classes import class_count, class_count_key
 from maskrcnn_benchmark.config.defaults import _C
 from maskrcnn_benchmark.config.node import ALIASES
@@ -24,14 +25,7 @@ COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 # Published families that this version does not build: (config key, test of its value, family). A later version that
 # builds one removes its row.
 NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.BACKBONE.CONV_BODY", lambda name: name.endswith(("-C4", "-C5")), "the C4 and C5 family"),
     ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
-    ("MODEL.CLS_AGNOSTIC_BBOX_REG", bool, "class-agnostic box regression"),
-)
-# The same for the parts of the heads, which an RPN-only model does not build.
-HEADS_NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", lambda name: "Conv5" in name, "the C4 and C5 family"),
-    ("MODEL.ROI_BOX_HEAD.PREDICTOR", lambda name: name == "FastRCNNPredictor", "the C4 and C5 family"),
 )
 
 
@@ -65,8 +59,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
 
 def check_families(cfg: CfgNode) -> None:
     """Raise ValueError when the config asks for a family of networks that this version does not build."""
-    rows = NOT_AVAILABLE if cfg.MODEL.RPN_ONLY or cfg.MODEL.RETINANET_ON else NOT_AVAILABLE + HEADS_NOT_AVAILABLE
-    for key, is_asked_for, family in rows:
+    for key, is_asked_for, family in NOT_AVAILABLE:
         value = _get(cfg, key)
         if is_asked_for(value):
             raise ValueError(f"{key} is {value!r}, but {family} is not available in this version")
@@ -113,7 +106,7 @@ def _check_device(cfg: CfgNode) -> None:
 
 def _check_network(cfg: CfgNode) -> None:
     """Check that the parts of the network fit one another."""
-    rpn, heads, mask = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_MASK_HEAD
+    rpn, heads = cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS
     known = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     _require(known, cfg, "MODEL.META_ARCHITECTURE", "'GeneralizedRCNN'")
     _require(class_count(cfg) >= 2, cfg, class_count_key(cfg), "at least 2 (one class and the background)")
@@ -138,11 +131,7 @@ def _check_network(cfg: CfgNode) -> None:
         divisor = max(cfg.MODEL.RETINANET.ANCHOR_STRIDES[:3] if cfg.MODEL.RETINANET_ON else rpn.ANCHOR_STRIDE[:4])
         fits = cfg.DATALOADER.SIZE_DIVISIBILITY > 0 and cfg.DATALOADER.SIZE_DIVISIBILITY % divisor == 0
         _require(fits, cfg, "DATALOADER.SIZE_DIVISIBILITY", f"a multiple of {divisor} with a feature pyramid")
-    if cfg.MODEL.MASK_ON and mask.PREDICTOR == "MaskRCNNC4Predictor" and not mask.SHARE_BOX_FEATURE_EXTRACTOR:
-        doubled = mask.RESOLUTION == 2 * mask.POOLER_RESOLUTION
-        _require(
-            doubled, cfg, "MODEL.ROI_MASK_HEAD.RESOLUTION", f"twice its POOLER_RESOLUTION ({mask.POOLER_RESOLUTION})"
-        )
+    check_heads(cfg)
 
 
 def _check_keypoints(cfg: CfgNode, *, testing: bool) -> None:

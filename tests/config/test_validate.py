@@ -46,7 +46,7 @@ def test_the_published_job_is_sound(cfg, world_size):
         ({"MODEL.RPN.FG_IOU_THRESHOLD": 0.2}, 1, "MODEL.RPN.FG_IOU_THRESHOLD must be between BG_IOU_THRESHOLD"),
         ({"MODEL.RPN.ANCHOR_SIZES": (32, 64)}, 1, "MODEL.RPN.ANCHOR_SIZES must be one for each"),
         ({"MODEL.RPN.USE_FPN": False}, 1, "MODEL.RPN.ANCHOR_STRIDE"),
-        ({"MODEL.ROI_MASK_HEAD.RESOLUTION": 14}, 1, "MODEL.ROI_MASK_HEAD.RESOLUTION must be twice"),
+        ({"MODEL.ROI_MASK_HEAD.RESOLUTION": 14}, 1, "MODEL.ROI_MASK_HEAD.RESOLUTION is 14, .* set RESOLUTION to 28"),
         ({"DATALOADER.SIZE_DIVISIBILITY": 0}, 1, "DATALOADER.SIZE_DIVISIBILITY must be a multiple of 32"),
         ({"DATALOADER.BACKEND": "disk"}, 1, "DATALOADER.BACKEND must be one of auto, workers"),
         ({"DATALOADER.PREFETCH": "on"}, 1, "DATALOADER.PREFETCH must be one of auto, always, never, but is 'on'"),
@@ -93,10 +93,7 @@ def test_only_the_stage_that_runs_is_checked(cfg):
 @pytest.mark.parametrize(
     ("key", "value", "family"),
     [
-        ("MODEL.BACKBONE.CONV_BODY", "R-101-C5", "C4 and C5"),
         ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),
-        ("MODEL.CLS_AGNOSTIC_BBOX_REG", True, "class-agnostic"),
-        ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor", "C4 and C5"),
     ],
 )
 def test_a_family_that_is_not_built(cfg, key, value, family):
@@ -110,8 +107,11 @@ def test_a_family_that_is_not_built(cfg, key, value, family):
 def test_heads_play_no_part_without_them(repository):
     cfg = global_cfg.clone()
     cfg.merge_from_file(repository / "configs" / "rpn_R_50_FPN_1x.yaml")
-    assert "Conv5" in cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
-    check_families(cfg)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.DILATION", 2])
+    validate(cfg)
+    cfg.merge_from_list(["MODEL.RPN_ONLY", False])
+    with pytest.raises(ValueError, match=r"ROI_BOX_HEAD.DILATION is 2, which ResNet50Conv5ROI.* does not use"):
+        validate(cfg)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

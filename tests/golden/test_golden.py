@@ -14,7 +14,18 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from tests.golden import formulas
 
-FILES = ["mask_rcnn_R_50_FPN", "rpn_R_50_FPN", "mask_rcnn_R_50_FPN_gn", "retinanet_R_50_FPN"]
+FILES = [
+    "mask_rcnn_R_50_FPN",
+    "rpn_R_50_FPN",
+    "mask_rcnn_R_50_FPN_gn",
+    "mask_rcnn_R_50_C4",
+    pytest.param("faster_rcnn_R_50_C4", marks=pytest.mark.slow),
+    "retinanet_R_50_FPN",
+    "mask_rcnn_fbnet",
+]
+
+# One ReLU in a million that a last bit turns moves FBNet's gradient norms by 1e-3; the number of threads does that.
+GRADIENT_TOLERANCES = {"e2e_mask_rcnn_fbnet.yaml": 2e-3}
 
 
 @pytest.fixture(params=FILES, scope="module")
@@ -46,7 +57,7 @@ def check_training(golden, images, device):
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4)
     norms = {name: p.grad.double().norm().item() for name, p in model.named_parameters() if p.grad is not None}
     expected = dict(zip(golden["grad_names"].tolist(), golden["grad_norms"].tolist(), strict=True))
-    assert norms == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert norms == pytest.approx(expected, rel=GRADIENT_TOLERANCES.get(str(golden["config"]), 1e-3), abs=1e-6)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {name for name in golden["frozen_names"].tolist() if name in dict(model.named_parameters())}
 
@@ -61,6 +72,8 @@ def check_inference(golden, images, device):
         results = model(images)
     check_features(golden, features)
     for i, boxlist in enumerate(proposals.to_boxlists(images.image_sizes)):
+        if f"prop{i}_count" not in golden.files:  # where too many scores are equal
+            continue
         assert len(boxlist) == int(golden[f"prop{i}_count"])
         field = (
             "objectness" if boxlist.has_field("objectness") else "scores"

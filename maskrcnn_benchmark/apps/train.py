@@ -63,16 +63,15 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     begin = time.perf_counter()
     model, summary = build_and_train(run.cfg, run, precision, tester, mlperf)
     figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
-    last = run.cfg.SOLVER.MAX_ITER
-    if not args.skip_test and not (tester.has_run if run.cfg.PER_EPOCH_EVAL else tester.last_iteration == last):
-        tester(model, last)
+    if not args.skip_test and not tester.has_run:
+        tester(model)
     run.sink.log((), {**figures, **tester.figures()})
     run.sink.close()
     comm.destroy_process_group()
 
 
 def build_and_train(
-    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[[nn.Module, int], Any], mlperf: MlperfSink
+    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[..., Any], mlperf: MlperfSink
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -122,10 +121,10 @@ def build_and_train(
     evaluation: Callable[[int], bool] | None = None
     if cfg.PER_EPOCH_EVAL:
         aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
-        evaluation = PerEpochEvaluation(lambda iteration: tester(model, iteration), iterations_per_epoch, aim)
+        evaluation = PerEpochEvaluation(lambda _: tester(model), iterations_per_epoch, aim)
     if cfg.SOLVER.TEST_PERIOD > 0:
         evaluation = PeriodicEvaluation(
-            lambda iteration: tester(model, iteration), cfg.SOLVER.TEST_PERIOD, per_epoch=evaluation
+            lambda iteration: tester(model, on_the_way=iteration < len(loader)), cfg.SOLVER.TEST_PERIOD, evaluation
         )
     after_iteration = mlperf.follow(
         evaluation,
@@ -167,15 +166,15 @@ class _Tester:
         self.data_loaders: Any = None
         self.normalize: DeviceNormalize | None = None
         self.results: Mapping[str, Mapping[str, float]] = {}
-        self.last_iteration: int | None = None
+        self.has_run = False
 
-    @property
-    def has_run(self) -> bool:
-        """Whether there was an evaluation."""
-        return self.last_iteration is not None
+    def __call__(self, model: nn.Module, *, on_the_way: bool = False) -> Mapping[str, Mapping[str, float]]:
+        """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere.
 
-    def __call__(self, model: nn.Module, iteration: int) -> Mapping[str, Mapping[str, float]]:
-        """Figures after an iteration as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere."""
+        Args:
+            model: wrapped or not.
+            on_the_way: the end of the run still has to be evaluated.
+        """
         distributed = comm.get_world_size() > 1
         if self.data_loaders is None:
             self.normalize = make_device_normalize(self.run.cfg, self.run.device)
@@ -191,7 +190,7 @@ class _Tester:
             precision=self.precision,
             normalize=self.normalize,
         )
-        self.results, self.last_iteration = figures_of(results), iteration
+        self.results, self.has_run = figures_of(results), self.has_run or not on_the_way
         self.mlperf.end_evaluation(self.results)
         for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
             if task in self.results:

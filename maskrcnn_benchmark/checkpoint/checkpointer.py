@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.checkpoint.download import fetch
 from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically, write_atomically
+from maskrcnn_benchmark.checkpoint.formats import Weights, read_any
+from maskrcnn_benchmark.checkpoint.inputs import ImageInput
 from maskrcnn_benchmark.checkpoint.weights import LoadReport, fill_from_weights, model_state, shorten
+from maskrcnn_benchmark.config.catalog import CATALOG_PREFIX, ModelCatalog, resolve_model
 from maskrcnn_benchmark.solver import load_optimizer_state
 from maskrcnn_benchmark.utils.comm import get_world_size
 
@@ -36,6 +41,8 @@ class Checkpointer:
         save_to_disk: whether this process writes (rank 0).
         logger: where messages go.
         config_text: the run's config as YAML.
+        resolve: the address or path of a ``catalog://`` name; without it, the package's own catalogue is asked.
+        image_input: what images the config makes, compared with what the weights were trained with.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class Checkpointer:
         logger: logging.Logger | None = None,
         *,
         config_text: str = "",
+        resolve: Callable[[str], str] | None = None,
+        image_input: Callable[[], ImageInput] | None = None,
     ) -> None:
         self.model = getattr(model, "module", model)
         self.optimizer = optimizer
@@ -56,6 +65,8 @@ class Checkpointer:
         self.save_to_disk = bool(save_to_disk)
         self.logger = logger or logging.getLogger("maskrcnn_benchmark.checkpoint")
         self.config_text = config_text
+        self._resolve = resolve or (lambda name: ModelCatalog.get(name.removeprefix(CATALOG_PREFIX)))
+        self._image_input = image_input
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``save_dir/name.pth`` and make it the last one.
@@ -97,10 +108,11 @@ class Checkpointer:
         return beside if not os.path.isfile(path) and os.path.isfile(beside) else path
 
     def load(self, f: str | None = None) -> dict[str, Any]:
-        """Go on from the newest checkpoint of ``save_dir``; without one, from the file ``f``, if given.
+        """Go on from the newest checkpoint of ``save_dir``; without one, from ``f``, if given.
 
         Optimizer and scheduler are restored where both sides have them. The newest checkpoint must be one of this very
-        model; the tensors of ``f`` are matched by suffix (``load_weights`` takes the weights alone).
+        model; the tensors of ``f`` are matched by suffix (``load_weights`` takes the weights alone, and says what ``f``
+        can be).
 
         Returns:
             What was saved beside model, optimizer and scheduler: iteration, scaler. Empty at a fresh start.
@@ -114,8 +126,9 @@ class Checkpointer:
             _load_whole(self.model, data, path)
             self.logger.info("Loading checkpoint from %s", path)
         elif f:
-            path, data = f, _read_given(f)
-            self._fill(path, data, strict=False)
+            path, weights = self._read_given(f)
+            self._fill(path, weights, strict=False)
+            data = weights.extras
         else:
             self.logger.info("No checkpoint found, starting from the model's initial weights")
             return {}
@@ -125,23 +138,43 @@ class Checkpointer:
         """Take only the weights of a file, as the start of a new run; "" does nothing.
 
         Args:
-            f: a .pth file: a checkpoint or a state dict. Names are matched by suffix.
+            f: a path, an http(s) address or a ``catalog://`` name; a checkpoint or state dict of this program or the
+                published ones, a Caffe2 or detectron2 pickle, or a torchvision state dict. What it is, is read from its
+                content. All processes of a run must call this.
             strict: every tensor of the model must be in the file with its shape (evaluation).
 
         Raises:
-            FileNotFoundError, ValueError: the file cannot serve; the remedy is named.
+            KeyError: the name is not in the catalogue.
+            OSError, ValueError: the file cannot serve; the remedy is named.
         """
         if not f:
             return None
-        return self._fill(f, _read_given(f), strict=strict)
+        return self._fill(*self._read_given(f), strict=strict)
 
-    def _fill(self, path: str, data: dict[str, Any], *, strict: bool) -> LoadReport:
-        report = fill_from_weights(self.model, model_state(data, source=path))
+    def _read_given(self, f: str) -> tuple[str, Weights]:
+        """Read what the user named; an address is downloaded once."""
+        place = self._resolve(f) if f.startswith(CATALOG_PREFIX) else f
+        if place.startswith(("http://", "https://")):
+            place = str(fetch(place, known=ModelCatalog.checksum(place)))
+        path = os.path.expanduser(place)
+        return path, read_any(path, self.model.state_dict())
+
+    def _fill(self, path: str, weights: Weights, *, strict: bool) -> LoadReport:
+        report = fill_from_weights(self.model, weights.state)
         wrong = report.mismatched + ([*report.left_out, *report.missing] if strict else [])
-        if wrong or not report.loaded:
-            reason = shorten(wrong) if wrong else "none of its names is in the model"
+        if report.fault or wrong or not report.loaded:
+            reason = report.fault or (shorten(wrong) if wrong else "none of its names is in the model")
             raise ValueError(f"{path} does not fit this model: {reason}")
-        self.logger.info("Weights from %s: %s", path, report.summary())
+        if weights.image_input is not None and self._image_input is not None:
+            changes = weights.image_input.changes(self._image_input())
+            if changes:
+                self.logger.warning(
+                    "%s was trained by %s with other images or strides than this config gives: set %s",
+                    path,
+                    weights.program,
+                    changes,
+                )
+        self.logger.info("Weights from %s (%s): %s\n%s", path, weights.program, report.summary(), report.table())
         return report
 
     def _read_newest(self) -> tuple[str, dict[str, Any]]:
@@ -196,7 +229,17 @@ class DetectronCheckpointer(Checkpointer):
         save_to_disk: bool | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, save_dir, save_to_disk, logger, config_text=cfg.dump())
+        super().__init__(
+            model,
+            optimizer,
+            scheduler,
+            save_dir,
+            save_to_disk,
+            logger,
+            config_text=cfg.dump(),
+            resolve=functools.partial(resolve_model, cfg),
+            image_input=functools.partial(ImageInput.from_config, cfg),
+        )
 
 
 def _load_whole(model: nn.Module, data: dict[str, Any], path: str) -> None:
@@ -218,13 +261,3 @@ def _load_whole(model: nn.Module, data: dict[str, Any], path: str) -> None:
     if differing:
         raise ValueError(f"{path} is a checkpoint of another model: {shorten(differing)}")
     model.load_state_dict(state)
-
-
-def _read_given(f: str) -> dict[str, Any]:
-    """Read a file that the user named; what cannot be read is refused with the file to put in its place."""
-    remedy = "put a .pth state dict on this machine and name it in MODEL.WEIGHT, or start without one: MODEL.WEIGHT ''"
-    if f.startswith(("catalog://", "http://", "https://")):
-        raise ValueError(f"MODEL.WEIGHT {f!r} would be downloaded, which is not built yet; {remedy}")
-    if f.endswith(".pkl"):
-        raise ValueError(f"MODEL.WEIGHT {f!r} is a Caffe2 file, which cannot be read yet; {remedy}")
-    return read_weights(f)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
 import torch
 
+# How torch.load says which class or function a file asks for.
+_FOREIGN_GLOBAL = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError)
 
 
@@ -63,6 +66,11 @@ def read_weights(path: str) -> dict[str, Any]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
+        if foreign := _FOREIGN_GLOBAL.search(str(error)):
+            raise ValueError(
+                f"{path} is refused: it asks for {foreign.group(1)}, and only tensors and plain values are read; save "
+                "its weights alone, torch.save(checkpoint['model'], ...), with the program that wrote it"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is truncated or no checkpoint of plain tensors ({reason})") from error
     if not isinstance(data, dict):

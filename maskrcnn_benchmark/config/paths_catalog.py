@@ -142,6 +142,8 @@ class ModelCatalog:
         "MSRA/R-101-GN": "47592356/R-101-GN.pkl",
         "FAIR/20171220/X-101-32x8d": "20171220/X-101-32x8d.pkl",
     }
+    # Published checksums, by the end of the address; Detectron's own files have none.
+    MD5 = {"/ImageNetPretrained/MSRA/R-50.pkl": "b19105fdd7baafb40480251377de18f2"}
     # Name -> the part of the address that marks the training run, and the data that it was trained on.
     DETECTRON_MODELS = {
         "35857197/e2e_faster_rcnn_R-50-C4_1x": "01_33_49.iAX0mXvW",
@@ -171,6 +173,12 @@ class ModelCatalog:
             run = f"{model}.yaml.{ModelCatalog.DETECTRON_MODELS[rest]}"
             return f"{base}/{run_id}/12_2017_baselines/{run}/output/train/{splits}/generalized_rcnn/model_final.pkl"
         raise KeyError(f"weights {name} are not in the catalogue: {', '.join(ModelCatalog.names())}")
+
+    @staticmethod
+    def checksum(url: str) -> str:
+        """Return the published checksum of an address as ``md5=...``; "" where there is none."""
+        known = (md5 for path, md5 in ModelCatalog.MD5.items() if url == ModelCatalog.BASE_URL + path)
+        return next((f"md5={md5}" for md5 in known), "")
 
     @staticmethod
     def names() -> list[str]:

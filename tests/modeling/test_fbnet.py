@@ -198,6 +198,13 @@ def test_rpn_takes_the_last_blocks():
     assert [each.shape for each in deltas] == [(2, 60, 4, 5)] * 2
 
 
+def test_stages_of_a_part_come_in_ascending_order():
+    head = registry.RPN_HEADS["FBNet.rpn_head"](make_cfg("MODEL.FBNET.RPN_HEAD_BLOCKS", 0), 24, 3)
+    assert [name for name, _ in head[0].head.named_children()] == ["xif2_0", "xif2_1", "xif2_2", "xif3_0", "xif3_1"]
+    (logits,), _ = head([torch.randn(2, 24, 6, 8)])
+    assert logits.shape == (2, 3, 6, 8)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

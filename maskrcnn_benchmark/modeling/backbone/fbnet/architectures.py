@@ -45,8 +45,8 @@ class Architecture:
     rpn_stride: int | None = None
 
     def blocks_of(self, stages: Sequence[int]) -> dict[str, Block]:
-        """Return the blocks of some stages under their published names, xif<stage>_<block>."""
-        return {f"xif{i}_{j}": block for i in stages for j, block in enumerate(self.stages[i])}
+        """Return the blocks of some stages, in ascending order, under their published names, xif<stage>_<block>."""
+        return {f"xif{i}_{j}": block for i in sorted(set(stages)) for j, block in enumerate(self.stages[i])}
 
     def trunk_blocks(self) -> dict[str, Block]:
         """Return the blocks of the part backbone, or without it of all stages but the last."""

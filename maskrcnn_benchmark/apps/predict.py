@@ -271,7 +271,7 @@ def _config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
 
 
 def _keypoints_of(prediction: BoxList) -> DrawnKeypoints | None:
-    """What is drawn of the keypoints of a prediction: those that are sure enough, with lines between those of persons."""
+    """What is drawn of a prediction's keypoints: those that are sure enough, with lines between those of a person."""
     if not prediction.has_field("keypoints"):
         return None
     keypoints = prediction.get_field("keypoints")

@@ -79,7 +79,9 @@ def _peaks(maps: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     best_of_rows, columns = enlarged.max(dim=3)
     best, rows = best_of_rows.max(dim=1)
     columns = columns.gather(1, rows[:, None]).squeeze(1)
-    return torch.stack((columns, rows), dim=2).float(), best.float()
+    # A pixel beyond a box is a copy of its last one, but for rounding.
+    peaks = torch.minimum(torch.stack((columns, rows), dim=2).float(), sizes[:, None] - 1)
+    return peaks, best.float()
 
 
 def cubic_weights(lengths: Tensor, most: int, num_cells: int) -> Tensor:

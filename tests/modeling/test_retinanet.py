@@ -178,6 +178,16 @@ def test_equal_scores_give_no_more_than_the_limit():
     assert detections.valid.sum(1).tolist() == [7, 7]
 
 
+def test_classes_beyond_the_80_of_coco_are_found():
+    anchors, _, deltas = make_maps(num_images=1)
+    logits = [torch.full((*level.shape[:2], 90), -9.0) for level in deltas]
+    logits[0][0, 50, 86] = 3.0
+    (result,) = select_dense_detections(
+        logits, deltas, anchors, torch.tensor(SIZES[:1]), box_coder=CODER, **SELECTION
+    ).to_boxlists(SIZES[:1])
+    assert result.get_field("labels").tolist() == [87]
+
+
 def test_anchors_follow_octaves_and_ratios():
     rpn = build_rpn(make_cfg(MODEL__RETINANET_ON=True), 8)
     cells = rpn.anchor_generator.cell_anchors

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.apps.predict import Predictor
+from maskrcnn_benchmark.checkpoint.weights import fill_from_weights
 from maskrcnn_benchmark.config import class_count, class_count_key, only_proposes, validate
 from maskrcnn_benchmark.engine.capture import capture_trunk
 from maskrcnn_benchmark.engine.precision import Precision
@@ -132,6 +133,19 @@ def test_half_precision_gives_nearly_the_same(dtype):
         results.append([loss.item() for loss in losses.values()])
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     assert results[1] == pytest.approx(results[0], rel=0.03)
+
+
+def test_weights_of_other_classes_fill_the_rest():
+    trained, model = build(**RETINANET | {"MODEL__RETINANET__NUM_CLASSES": 9}), build(**RETINANET)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.fill_(0.5)
+    report = fill_from_weights(model, trained.state_dict())
+    assert report.left_out == ["rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias"]
+    assert not report.mismatched
+    assert not report.missing
+    assert (model.rpn.head.bbox_pred.weight == 0.5).all()
+    torch.testing.assert_close(model.rpn.head.cls_logits.bias.sigmoid(), torch.full((27,), 0.01))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -220,6 +221,20 @@ def test_registry():
         registry.register("called", float)
     with pytest.raises(KeyError, match="'absent' is not in HEADS; known: assigned, called, decorated"):
         registry["absent"]
+
+
+def test_registry_imports_a_module_when_its_name_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "family_of_the_test.py").write_text("from tests_registry import HEADS\nHEADS.register('late', int)\n")
+    registry = Registry("HEADS", {"late": "family_of_the_test", "empty": "family_of_the_test"})
+    monkeypatch.setitem(sys.modules, "tests_registry", SimpleNamespace(HEADS=registry))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "family_of_the_test" not in sys.modules
+    assert registry["late"] is int
+    assert sys.modules.pop("family_of_the_test")
+    with pytest.raises(KeyError, match="'absent' is not in HEADS; known: empty, late"):
+        registry["absent"]
+    with pytest.raises(KeyError, match="'empty' is not in HEADS"):
+        registry["empty"]
 
 
 def make_model():

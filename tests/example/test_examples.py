@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from maskrcnn_benchmark.config import cfg, validate
 from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
+from maskrcnn_benchmark.modeling.detector import build_detection_model
 
 
 def _run(repository: Path, script: str, *arguments: object) -> str:
@@ -44,3 +48,28 @@ def test_train_then_predict(repository: Path, tmp_path: Path) -> None:
     assert result.stat().st_size > 0
     categories = json.loads((tmp_path / "run" / "categories.json").read_text())
     assert categories[0] == {"id": 1, "name": "circle"}
+
+
+def test_own_parts_are_chosen_by_the_config(repository: Path) -> None:
+    own = runpy.run_path(str(repository / "example" / "register_own_parts.py"))
+    config = cfg.clone()
+    config.merge_from_file(own["BASE_CONFIG"])
+    config.merge_from_list([*own["OWN_PARTS"], "MODEL.DEVICE", "cpu"])
+    validate(config)
+    model = build_detection_model(config)
+    assert type(model.backbone).__name__ == "PlainBackbone"
+    assert type(model.roi_heads.box.feature_extractor).__name__ == "MeanAndPeakExtractor"
+    results = model.eval()(torch.randn(2, 3, 96, 128))
+    assert [result.size for result in results] == [(128, 96)] * 2
+
+
+@pytest.mark.slow
+def test_own_parts_train(repository: Path, tmp_path: Path) -> None:
+    shapes = [
+        {"name": f"shapes_{split}", "factory": "shapes", "root": "shapes", "split": split, "num_images": 4}
+        for split in ("train", "val")
+    ]
+    data = ("DATASETS.DATA_DIR", tmp_path, "DATASETS.CUSTOM", shapes, "DATALOADER.NUM_WORKERS", 0)
+    smaller = ("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "TEST.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu")
+    _run(repository, "register_own_parts.py", tmp_path / "run", *data, *smaller)
+    assert (tmp_path / "run" / "model_final.pth").exists()

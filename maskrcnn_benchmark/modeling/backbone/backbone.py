@@ -12,6 +12,7 @@ from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNet
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, make_group_norm
+from maskrcnn_benchmark.modeling.utils import build_entry
 
 
 @registry.BACKBONES.register("R-18-C4")
@@ -92,4 +93,4 @@ def build_backbone(cfg: Any) -> nn.Module:
     Raises:
         KeyError: for an unknown name; the message lists the known ones.
     """
-    return registry.BACKBONES[cfg.MODEL.BACKBONE.CONV_BODY](cfg)
+    return build_entry(registry.BACKBONES[cfg.MODEL.BACKBONE.CONV_BODY], cfg)

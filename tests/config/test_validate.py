@@ -83,6 +83,30 @@ def test_a_fault_names_key_and_remedy(cfg, overrides, world_size, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"MODEL.ROI_KEYPOINT_HEAD.RESOLUTION": 28},
+            r"HEAD.RESOLUTION must be four times its POOLER_RESOLUTION \(14\)",
+        ),
+        ({"MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES": 5}, r"TEST.KEYPOINT_OKS_SIGMAS must be one positive .*\(5\).*is \(\)"),
+        ({"TEST.KEYPOINT_OKS_SIGMAS": (0.1,) * 16}, r"TEST.KEYPOINT_OKS_SIGMAS must be one positive number .*\(17\)"),
+        ({"TEST.KEYPOINT_OKS_SIGMAS": (0.0,) * 17}, r"TEST.KEYPOINT_OKS_SIGMAS must be one positive number"),
+    ],
+)
+def test_keypoints_fit_their_head_and_evaluation(cfg, repository, overrides, message):
+    cfg.merge_from_file(repository / "configs" / "e2e_keypoint_rcnn_R_50_FPN_1x.yaml")
+    validate(cfg)
+    cfg.merge_from_list([item for pair in overrides.items() for item in pair])
+    with pytest.raises(ValueError, match=message):
+        validate(cfg)
+    if "RESOLUTION" not in message:
+        validate(cfg, testing=False)
+        cfg.merge_from_list(["TEST.KEYPOINT_OKS_SIGMAS", (0.05,) * cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES])
+        validate(cfg)
+
+
 def test_only_the_stage_that_runs_is_checked(cfg):
     cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 3, "SOLVER.STEPS", (2, 1)])
     validate(cfg, world_size=2, training=False)

@@ -27,10 +27,14 @@ PATH_KEYS = ("img_dir", "root", "ann_file", "ann_dir", "data_dir")
 # Keys of an entry of DATASETS.CUSTOM that must be there, and that may, by its factory.
 CUSTOM_KEYS = {
     "COCODataset": ({"name", "img_dir", "ann_file"}, set()),
+    "PascalVOCDataset": ({"name", "data_dir", "split"}, {"use_difficult", "classes"}),
+    "CityScapesDataset": ({"name", "img_dir", "ann_dir", "split"}, {"mode", "min_area", "mini"}),
     "shapes": ({"name", "root", "split", "num_images"}, {"seed", "image_size"}),
 }
 # Factories whose files are generated on first use, below `root`.
 GENERATED = frozenset({"shapes"})
+# The original's folder for each kind of data; the names of its data sets begin alike.
+ORIGINAL_FOLDERS = ("coco", "voc", "cityscapes")
 CATALOG_PREFIX = "catalog://"
 
 
@@ -48,7 +52,8 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
 
     The data folder is the environment variable DATA_DIR, else DATASETS.DATA_DIR, else that of a PATHS_CATALOG file. A
     relative path X is looked for at <data folder>/data/X, then at <data folder>/X (X without a leading ``data/``); one
-    of DATASETS.CUSTOM also as X seen from the working folder.
+    of DATASETS.CUSTOM also as X seen from the working folder, one of the package's own also in the other program's
+    place: the original keeps each kind of data in a folder of its own, coco/, voc/ or cityscapes/, NVIDIA's does not.
 
     Raises:
         KeyError: the name is in no catalogue. ValueError: its entry says not what it is. FileNotFoundError: its files
@@ -71,7 +76,10 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
     if factory in GENERATED:
         return DatasetEntry(name, factory, {**args, "root": str(root / Path(args["root"]).expanduser())})
     for key in [key for key in PATH_KEYS if key in args]:
-        args[key] = _find(args[key], root=root, name=name, key=key, beside=name in custom)
+        beside = [Path(args[key]).expanduser()] if name in custom else []
+        others = _other_paths(args[key], name) if entry is DatasetCatalog.DATASETS.get(name) else []
+        places = [*beside, *(root / other for other in others)]
+        args[key] = _find(args[key], root=root, name=name, key=key, others=places)
     return DatasetEntry(name, factory, args)
 
 
@@ -93,22 +101,27 @@ def resolve_model(cfg: CfgNode, name: str) -> str:
 def describe_entry(name: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the class that reads a catalogue entry, and its arguments, by the entry's keys."""
     args = {key: value for key, value in entry.items() if key not in ("factory", "name")}
-    if "factory" in entry:
-        factory = entry["factory"]
-    elif "ann_file" in entry:
-        factory = "COCODataset"
-    elif "ann_dir" in entry:
-        factory = "CityScapesDataset"
-    elif {"data_dir", "split"} <= entry.keys():
-        factory = "PascalVOCDataset"
-    else:
+    factory = _factory_of(entry)
+    if factory is None:
         raise ValueError(
             f"data set {name}: an entry with the keys {', '.join(entry)} says not what it is; give it ann_file and "
-            "img_dir (COCO format), data_dir and split (Pascal VOC), or the name of a class as factory"
+            "img_dir (COCO format), data_dir and split (Pascal VOC), img_dir, ann_dir and split (Cityscapes), or the "
+            "name of a class as factory"
         )
     if factory == "COCODataset" and "img_dir" in args:
         args["root"] = args.pop("img_dir")
     return factory, args
+
+
+def _factory_of(entry: dict[str, Any]) -> str | None:
+    """The class that reads an entry; None where its keys do not say."""
+    if "factory" in entry:
+        return entry["factory"]
+    if "ann_file" in entry:
+        return "COCODataset"
+    if "ann_dir" in entry:
+        return "CityScapesDataset"
+    return "PascalVOCDataset" if {"data_dir", "split"} <= entry.keys() else None
 
 
 def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
@@ -119,7 +132,7 @@ def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
         if not isinstance(entry, dict):
             raise ValueError(f"{place} must be a mapping with name, img_dir and ann_file, but is {entry!r}")
         # A class of the user's own takes what it takes.
-        needed, optional = CUSTOM_KEYS.get(entry.get("factory", "COCODataset"), ({"name"}, entry.keys()))
+        needed, optional = CUSTOM_KEYS.get(_factory_of(entry) or "COCODataset", ({"name"}, entry.keys()))
         missing = needed - entry.keys()
         unknown = entry.keys() - needed - optional - {"factory"}
         if missing or unknown:
@@ -142,11 +155,19 @@ def _data_dir(cfg: CfgNode, own: ModuleType) -> Path:
     return Path(os.environ.get("DATA_DIR") or configured).expanduser()
 
 
-def _find(path: str, *, root: Path, name: str, key: str, beside: bool) -> str:
-    """Return the first place at which a path of a catalogue entry exists."""
+def _other_paths(path: str, name: str) -> list[Path]:
+    """Where the other program has what is at ``path`` in this one's catalogue, below the data folder."""
+    first, *rest = Path(path).parts
+    if first in ORIGINAL_FOLDERS:
+        return [Path(*rest), Path("data", *rest)]
+    return [Path(folder, *rest) for folder in ORIGINAL_FOLDERS if name.startswith(f"{folder}_")]
+
+
+def _find(path: str, *, root: Path, name: str, key: str, others: list[Path]) -> str:
+    """Return the first place at which a path of a catalogue entry exists; ``others`` come last."""
     given = Path(path).expanduser()
     below = Path(*given.parts[1:]) if given.parts[:1] == ("data",) else given
-    places = [given] if given.is_absolute() else [root / "data" / below, root / below, *([given] if beside else [])]
+    places = [given] if given.is_absolute() else [root / "data" / below, root / below, *others]
     for place in places:
         if place.exists():
             return str(place)

@@ -29,8 +29,11 @@ from maskrcnn_benchmark.data.views import collate_pictures
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 _BACKENDS = ("auto", "workers")
+# Categories of Cityscapes that its benchmark evaluates; a model for these alone is trained on these alone.
+_CITYSCAPES_EVALUATED = 8
 _WAYS_TO_GET_DATA = (
-    "To get data: download_dataset.sh fetches COCO 2017; DATASETS.CUSTOM names images and a COCO json of your own; "
+    "To get data: download_dataset.sh fetches COCO 2017; docs/datasets.md says where to put Pascal VOC and Cityscapes; "
+    "DATASETS.CUSTOM names images and a COCO json of your own; "
     "configs/demo/mask_rcnn_R_18_FPN_shapes.yaml needs none, it generates its own"
 )
 
@@ -58,12 +61,7 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
     if factory == "shapes":
         img_dir, ann_file = ensure_shapes_dataset(**args)
         factory, args = "COCODataset", {"root": img_dir, "ann_file": ann_file}
-    if factory == "COCODataset":
-        args.update(
-            remove_images_without_annotations=is_train,
-            with_masks=cfg.MODEL.MASK_ON,
-            with_keypoints=cfg.MODEL.KEYPOINT_ON,
-        )
+    args.update(make_dataset_options(cfg, factory, is_train=is_train))
     if factory not in dataset_classes.__all__:
         known = ", ".join(dataset_classes.__all__)
         raise ValueError(f"data set {name}: there is no class {factory} to read it; there are {known}")
@@ -76,6 +74,31 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
     if cfg.MODEL.KEYPOINT_ON:
         validate_num_keypoints(cfg, dataset, name, is_train=is_train)
     return dataset
+
+
+def make_dataset_options(cfg: CfgNode, factory: str, *, is_train: bool) -> dict[str, Any]:
+    """What a class of data sets takes beside the arguments of its catalogue entry; {} for a class of the user's own.
+
+    Args:
+        cfg: reads MODEL.MASK_ON, MODEL.KEYPOINT_ON and the number of classes.
+        factory: name of the class.
+        is_train: leave out images without objects.
+    """
+    if factory == "COCODataset":
+        return {
+            "remove_images_without_annotations": is_train,
+            "with_masks": cfg.MODEL.MASK_ON,
+            "with_keypoints": cfg.MODEL.KEYPOINT_ON,
+        }
+    if factory == "PascalVOCDataset":
+        return {"remove_images_without_annotations": is_train}
+    if factory == "CityScapesDataset":
+        return {
+            "remove_images_without_annotations": is_train,
+            "with_masks": cfg.MODEL.MASK_ON,
+            "evaluated_only": class_count(cfg) == _CITYSCAPES_EVALUATED + 1,
+        }
+    return {}
 
 
 def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> None:

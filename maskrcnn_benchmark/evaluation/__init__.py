@@ -1,8 +1,10 @@
-"""Metrics from predictions: COCO's numbers for boxes, masks, keypoints and proposals."""
+"""Metrics from predictions: COCO's for boxes, masks, keypoints and proposals, Pascal VOC's and Cityscapes'."""
 
 from __future__ import annotations
 
-from .coco import CocoResults, check_expected_results, evaluate, evaluate_detections
+from .coco import CocoResults, check_expected_results, evaluate_detections
+from .dispatch import evaluate
+from .figures import Figures
 from .proposals import evaluate_box_proposals
 from .results import (
     load_predictions,
@@ -15,6 +17,7 @@ from .results import (
 
 __all__ = [
     "CocoResults",
+    "Figures",
     "check_expected_results",
     "evaluate",
     "evaluate_box_proposals",

@@ -58,6 +58,44 @@ def test_data_goes_before_the_folder_itself(cfg, tmp_path):
     assert resolve_dataset(cfg, "coco_2017_val").args["root"] == str(tmp_path / "data" / "val2017")
 
 
+# The original's places below its data folder, and what NVIDIA's file calls the same.
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("coco_2014_minival", {"root": "coco/val2014", "ann_file": "coco/annotations/instances_minival2014.json"}),
+        ("voc_2012_val", {"data_dir": "voc/VOC2012"}),
+        (
+            "voc_2007_train_cocostyle",
+            {"root": "voc/VOC2007/JPEGImages", "ann_file": "voc/VOC2007/Annotations/pascal_train2007.json"},
+        ),
+        (
+            "cityscapes_fine_instanceonly_seg_val_cocostyle",
+            {
+                "root": "cityscapes/images",
+                "ann_file": "cityscapes/annotations/instancesonly_filtered_gtFine_val.json",
+            },
+        ),
+        ("cityscapes_mask_instance_val", {"img_dir": "cityscapes/leftImg8bit", "ann_dir": "cityscapes/gtFine"}),
+        (
+            "keypoints_coco_2014_val",
+            {"root": "coco/val2014", "ann_file": "coco/annotations/person_keypoints_val2014.json"},
+        ),
+        ("keypoints_coco_2014_val", {"root": "val2014", "ann_file": "data/annotations/person_keypoints_val2014.json"}),
+    ],
+)
+def test_the_original_s_folders(cfg, tmp_path, name, places):
+    touch(*(tmp_path / place for place in places.values()))
+    args = resolve_dataset(cfg, name).args
+    assert {key: args[key] for key in places} == {key: str(tmp_path / place) for key, place in places.items()}
+
+
+def test_a_catalogue_of_one_s_own_has_no_other_places(cfg, tmp_path):
+    touch(tmp_path / "coco" / "mine", tmp_path / "mine.json")
+    cfg.DATASETS.CUSTOM = [{"name": "coco_mine", "img_dir": "mine", "ann_file": "mine.json"}]
+    with pytest.raises(FileNotFoundError, match="coco_mine: no images"):
+        resolve_dataset(cfg, "coco_mine")
+
+
 def test_the_environment_goes_before_the_config(cfg, tmp_path, monkeypatch):
     for place in ("a", "b"):
         touch(tmp_path / place / "val2017", tmp_path / place / "annotations" / "instances_val2017.json")
@@ -126,6 +164,11 @@ def test_a_custom_entry_goes_before_the_catalogue(cfg, tmp_path):
     [
         ([{"name": "a", "img_dir": "b"}], r"CUSTOM\[0\] lacks ann_file"),
         ([{"name": "a", "img_dir": "b", "ann_file": "c", "split": "d"}], "unknown key split"),
+        (
+            [{"name": "a", "data_dir": "b", "split": "c", "mode": "d"}],
+            "unknown key mode; it needs data_dir, name, split",
+        ),
+        ([{"name": "a", "img_dir": "b", "ann_dir": "c"}], "lacks split"),
         ([{"name": "a", "img_dir": "b", "ann_file": "c"}] * 2, r"CUSTOM\[1\]: the name 'a' is given twice"),
         (["a"], "must be a mapping"),
         ([{"name": "a", "factory": "shapes", "root": "b"}], "lacks num_images and lacks split"),

@@ -61,10 +61,3 @@ def test_config_key_and_default(key):
     expected = CONFIG_KEYS[key]
     assert as_published(value) == expected
     assert type(as_published(value)) is type(expected)
-
-
-def test_pascal_voc_is_not_built_and_says_so():
-    from maskrcnn_benchmark.data.datasets import PascalVOCDataset
-
-    with pytest.raises(ValueError, match="VOC"):
-        PascalVOCDataset("data", "train")

@@ -199,14 +199,6 @@ def test_masks_must_be_there_to_train_on(cfg, tiny: TinyCoco) -> None:
     assert len(make_data_loader(cfg)[0].dataset) == 5
 
 
-def test_formats_to_come_say_so(cfg, tiny: TinyCoco, tmp_path: Path) -> None:
-    (tmp_path / "VOC2007").mkdir()
-    cfg.DATASETS.DATA_DIR = str(tmp_path)
-    cfg.DATASETS.TRAIN = ("voc_2007_train",)
-    with pytest.raises(ValueError, match=r"Pascal VOC's format are not supported yet.*_cocostyle"):
-        make_data_loader(cfg)
-
-
 def test_shares_of_two_processes(cfg, monkeypatch) -> None:
     """Without a process group: each share is what one of two processes would load."""
     monkeypatch.setattr(build, "get_world_size", lambda: 2)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from pycocotools import mask as mask_utils
 
-from maskrcnn_benchmark.data import datasets
 from maskrcnn_benchmark.data.datasets import COCODataset, ConcatDataset, ListDataset
 from maskrcnn_benchmark.data.datasets.evaluation import evaluate
 from maskrcnn_benchmark.data.keyed import SampleKey
@@ -201,11 +200,6 @@ def test_list_of_files(tiny: TinyCoco) -> None:
     tensor, boxlist, index = dataset[1]
     assert (tuple(tensor.shape), len(boxlist), index) == ((3, 40, 53), 0, 1)
     assert dataset.aspect_ratios().tolist() == [80 / 60, 60 / 80]
-
-
-def test_pascal_voc_says_that_it_comes_later() -> None:
-    with pytest.raises(ValueError, match=r"Pascal VOC's format are not supported yet"):
-        datasets.PascalVOCDataset("folder", "train")
 
 
 def test_published_face_of_evaluate() -> None:

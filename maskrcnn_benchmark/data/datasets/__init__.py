@@ -1,25 +1,21 @@
-"""Data sets: COCO's format, plain image lists, and several data sets as one."""
+"""Data sets: COCO's format, Pascal VOC's, Cityscapes', plain image lists, and several data sets as one."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from maskrcnn_benchmark.data.datasets.coco import COCODataset
 from maskrcnn_benchmark.data.datasets.concat_dataset import ConcatDataset
 from maskrcnn_benchmark.data.datasets.list_dataset import ListDataset
 
-__all__ = ["COCODataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]
+__all__ = ["COCODataset", "CityScapesDataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]
+
+# Read when they are asked for: most runs need one format.
+_MODULES = {"CityScapesDataset": "cityscapes", "PascalVOCDataset": "voc"}
 
 
-class PascalVOCDataset:
-    """Data sets in Pascal VOC's format; not there yet.
-
-    Raises:
-        ValueError: always; it names the way that works today.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(
-            "data sets in Pascal VOC's format are not supported yet; convert the annotations to COCO's format and "
-            "use the name that ends in _cocostyle, or DATASETS.CUSTOM"
-        )
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

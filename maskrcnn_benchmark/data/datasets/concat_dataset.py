@@ -16,7 +16,7 @@ class ConcatDataset(DetectionDataset):
     """Data sets one after the other. Each keeps its own transforms.
 
     Args:
-        datasets: one or more data sets with the same categories in the same order.
+        datasets: one or more data sets, of any formats, with the same categories by name in the same order.
 
     Raises:
         ValueError: when there is none, or their categories or keypoints differ: the same label or place would then mean
@@ -30,7 +30,7 @@ class ConcatDataset(DetectionDataset):
         self.datasets = list(datasets)
         first = self.datasets[0]
         for position, other in enumerate(self.datasets[1:], start=2):
-            if other.contiguous_category_id_to_json_id != first.contiguous_category_id_to_json_id:
+            if other.categories != first.categories:  # ids may differ: formats number the same names in their ways
                 raise ValueError(
                     "data sets that are trained together must list the same categories in the same order, "
                     f"but the first has {first.categories} with ids {list(first.contiguous_category_id_to_json_id.values())} "

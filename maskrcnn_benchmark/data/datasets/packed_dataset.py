@@ -1,0 +1,171 @@
+"""What data sets with packed annotations share: their images, and packing image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.base import DetectionDataset
+from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, PackedStrings, offsets_of
+from maskrcnn_benchmark.data.image_io import read_image
+from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImagePolygons, ImageTargets
+from maskrcnn_benchmark.data.transforms import Compose
+
+
+@dataclass(frozen=True)
+class ImageAnnotations:
+    """What an annotation file says of one image with A objects.
+
+    Attributes:
+        file_name: of the image, below the image folder.
+        size: (height, width).
+        boxes: float32 [A, 4], inclusive xyxy pixels.
+        labels: int64 [A], 1 .. K.
+        is_ignored: bool [A], objects that evaluation counts neither as found nor as missed; None: none.
+        rings: polygons of each object, each ring float32 [V, 2]; None where there are no masks.
+    """
+
+    file_name: str
+    size: tuple[int, int]
+    boxes: np.ndarray
+    labels: np.ndarray
+    is_ignored: np.ndarray | None = None
+    rings: list[list[np.ndarray]] | None = field(default=None, repr=False)
+
+
+def pack_images(images: Sequence[ImageAnnotations], categories: Sequence[tuple[int, str]]) -> PackedAnnotations:
+    """Pack images, whose ids become 0, 1, ...
+
+    Args:
+        images: in the order of the data set.
+        categories: (id, name) of label 1, 2, ...
+    """
+    counts = [len(image.labels) for image in images]
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in images)])
+    extents = boxes[:, 2:] - boxes[:, :2] + 1
+    ignored = [
+        image.is_ignored if image.is_ignored is not None else np.zeros(n, bool)
+        for image, n in zip(images, counts, strict=True)
+    ]
+    objects = [rings for image, n in zip(images, counts, strict=True) for rings in (image.rings or [[]] * n)]
+    rings = [ring for own in objects for ring in own]
+    return PackedAnnotations(
+        image_ids=np.arange(len(images), dtype=np.int64),
+        image_sizes=np.array([image.size for image in images], dtype=np.int32).reshape(-1, 2),
+        file_names=PackedStrings.pack([image.file_name for image in images]),
+        category_ids=np.array([category_id for category_id, _ in categories], dtype=np.int64),
+        category_names=PackedStrings.pack([name for _, name in categories]),
+        keypoint_names=PackedStrings.pack([""] * len(categories)),
+        annotation_offsets=offsets_of(counts),
+        boxes=np.concatenate([boxes[:, :2], extents], axis=1),
+        labels=np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)]),
+        iscrowd=np.concatenate([np.zeros(0, bool), *ignored]),
+        areas=extents.prod(axis=1),
+        polygon_offsets=offsets_of([len(own) for own in objects]),
+        ring_offsets=offsets_of([len(ring) for ring in rings]),
+        coords=np.concatenate([np.zeros((0, 2), np.float32), *rings]),
+        keypoint_offsets=np.zeros(len(boxes) + 1, dtype=np.int64),
+        keypoints=np.zeros((0, 3), dtype=np.float32),
+    )
+
+
+class PackedDataset(DetectionDataset):
+    """Images of a folder with packed annotations; the formats say which annotations are objects.
+
+    Args:
+        packed: the annotations.
+        root: folder of the images.
+        transforms: what happens to a sample.
+
+    Attributes:
+        ids: the data set's own image ids, in its order.
+    """
+
+    def __init__(self, packed: PackedAnnotations, root: Path, transforms: Compose | None = None) -> None:
+        super().__init__(transforms)
+        self.packed = packed
+        self.root = root
+        self.categories = tuple(packed.category_names[i] for i in range(len(packed.category_names)))
+        self.contiguous_category_id_to_json_id = dict(enumerate(packed.category_ids.tolist(), start=1))
+        self._boxes = _clipped_boxes(packed)
+        self._usable = np.ones(len(packed.labels), dtype=bool)
+        self._select(np.arange(len(packed.image_ids)))
+
+    def _select(self, rows: np.ndarray) -> None:
+        """Take some images only, int64 rows of ``packed``."""
+        self._rows = rows
+        self.ids = self._image_ids(rows)
+        self.id_to_img_map = dict(enumerate(self.ids))
+
+    def _image_ids(self, rows: np.ndarray) -> list[Any]:
+        return self.packed.image_ids[rows].tolist()
+
+    def _source(self, row: int) -> Path:
+        """The annotation file of an image, for messages."""
+        raise NotImplementedError
+
+    def _has_objects(self) -> np.ndarray:
+        """Which images have a usable object, bool [I]."""
+        return np.diff(np.concatenate([[0], np.cumsum(self._usable)])[self.packed.annotation_offsets]) > 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load_image(self, index: int) -> np.ndarray:
+        """Decode image ``index``.
+
+        Raises:
+            FileNotFoundError: when its file does not exist.
+            ValueError: when the file is damaged or its size is not the one in the annotations.
+        """
+        info = self.get_img_info(index)
+        path = self.root / info["file_name"]
+        image = read_image(path)
+        if image.shape[:2] != (info["height"], info["width"]):
+            raise ValueError(
+                f"image {path} is {image.shape[1]}x{image.shape[0]} pixels, but {self._source(self._rows[index])} says "
+                f"{info['width']}x{info['height']} (width x height); correct it, or store the image without an EXIF "
+                "rotation if it has one"
+            )
+        return image
+
+    def load_targets(self, index: int) -> ImageTargets:
+        """The objects of image ``index``: clipped boxes, labels, and polygons and keypoints where there are such."""
+        row = self._rows[index]
+        begin, end = self.packed.annotation_offsets[row : row + 2].tolist()
+        chosen = begin + np.flatnonzero(self._usable[begin:end])
+        height, width = self.packed.image_sizes[row].tolist()
+        return ImageTargets(
+            boxes=self._boxes[chosen],
+            labels=self.packed.labels[chosen],
+            image_size=(height, width),
+            polygons=ImagePolygons(*self.packed.take_polygons(chosen)) if self.has_masks else None,
+            keypoints=self._keypoints(chosen) if self.has_keypoints else None,
+        )
+
+    def _keypoints(self, annotations: np.ndarray) -> ImageKeypoints:
+        """Keypoints of some annotations, int64 [G]; asked for where there are keypoints."""
+        raise NotImplementedError
+
+    def get_img_info(self, index: int) -> dict[str, Any]:
+        """``id``, ``height``, ``width`` and ``file_name`` of image ``index``."""
+        row = self._rows[index]
+        height, width = self.packed.image_sizes[row].tolist()
+        return {"id": self.ids[index], "height": height, "width": width, "file_name": self.packed.file_names[row]}
+
+    def aspect_ratios(self) -> np.ndarray:
+        """Height / width of every image, float64 [len(self)]."""
+        sizes = self.packed.image_sizes[self._rows].astype(np.float64)
+        return sizes[:, 0] / sizes[:, 1]
+
+
+def _clipped_boxes(packed: PackedAnnotations) -> np.ndarray:
+    """All boxes as inclusive xyxy inside their images, float32 [A, 4]."""
+    sizes = np.repeat(packed.image_sizes, np.diff(packed.annotation_offsets), axis=0)
+    boxes = packed.boxes.copy()
+    boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
+    return np.clip(boxes, 0, np.tile(sizes[:, ::-1] - 1, (1, 2)).astype(np.float32))

@@ -85,7 +85,7 @@ def interpret(data: Mapping[str, Any], model_state: Mapping[str, Tensor], *, sou
         ValueError: there are none; ``source`` is named.
     """
     blobs = data.get("blobs", data)
-    if isinstance(blobs, Mapping) and any(_CAFFE2_NAME.fullmatch(name) for name in blobs):
+    if isinstance(blobs, Mapping) and any(_CAFFE2_NAME.fullmatch(str(name)) for name in blobs):
         needs = caffe2_input(stride_in_1x1=not strides_in_3x3(blobs))
         return Weights(from_caffe2(blobs), "Caffe2", needs, {})
     state = _tensors(data, source)
@@ -105,7 +105,7 @@ def _tensors(data: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         state = {
             name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
             for name, value in state.items()
-            if not isinstance(value, (str, int, float, type(None)))
+            if isinstance(name, str) and not isinstance(value, (str, int, float, type(None)))
         }
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{source} holds no weights: neither an entry 'model' or 'blobs' nor a plain dict of tensors")

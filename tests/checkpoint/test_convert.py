@@ -163,6 +163,33 @@ def test_blobs_of_further_heads(tmp_path, config):
         np.testing.assert_array_equal(state[name], blobs[blob], err_msg=blob)
 
 
+def test_caffe2_retinanet_anchors_and_units(tmp_path):
+    """Detectron lists its anchors by octave, then by ratio; its deltas have no weights."""
+    blobs = {
+        "conv1_w": values("conv1_w", [4, 3, 7, 7]),
+        "retnet_cls_pred_fpn3_b": values("cls", [9 * 80]),
+        "retnet_bbox_pred_fpn3_b": values("box", [9 * 4]),
+        "retnet_bbox_pred_fpn3_w": values("weight", [9 * 4, 16, 3, 3]),
+    }
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps({"blobs": blobs}, 2))
+    network = Skeleton(shrink(published_shapes("retinanet/retinanet_R-50-FPN_1x.yaml")))
+    Checkpointer(network).load_weights(str(tmp_path / "file.pkl"))
+    state = network.state_dict()
+    logits = state["rpn.head.cls_logits.bias"].reshape(3, 3, 80)
+    deltas = state["rpn.head.bbox_pred.bias"].reshape(3, 3, 4)
+    kernels = state["rpn.head.bbox_pred.weight"].reshape(3, 3, 4, 16, 3, 3)
+    for octave in range(3):
+        for ratio in range(3):
+            theirs = 3 * octave + ratio
+            found = logits[ratio, octave].numpy()
+            np.testing.assert_array_equal(found, blobs["retnet_cls_pred_fpn3_b"].reshape(9, 80)[theirs])
+            for index, weight in enumerate((10, 10, 5, 5)):
+                row = 4 * theirs + index
+                assert deltas[ratio, octave, index] == blobs["retnet_bbox_pred_fpn3_b"][row] * weight
+                found = kernels[ratio, octave, index].numpy()
+                np.testing.assert_array_equal(found, blobs["retnet_bbox_pred_fpn3_w"][row] * np.float32(weight))
+
+
 # ---- detectron2 ----
 
 
@@ -438,4 +465,25 @@ def test_caffe2_files_tell_their_strides(tmp_path, warnings, blobs, opts, words)
     (tmp_path / "file.pkl").write_bytes(pickle.dumps(content))
     network = Skeleton({"stem.conv1.weight": [64, 3, 7, 7]})
     DetectronCheckpointer(make_config(*opts), network).load_weights(str(tmp_path / "file.pkl"))
+    assert [warning.endswith(words) for warning in warnings] == ([True] if words else [])
+
+
+MSRA_MEAN, MSRA_KEY = [103.53, 116.28, 123.675], 'set INPUT.PIXEL_STD "[57.375, 57.12, 58.395]"'
+
+
+@pytest.mark.parametrize(
+    ("extras", "buffers", "words"),
+    [
+        ({"__author__": "torchvision"}, {}, TORCHVISION_KEYS),  # converted by detectron2, but not trained again
+        ({"__author__": "Detectron2 Model Zoo"}, {}, ""),
+        ({}, {"pixel_mean": MSRA_MEAN, "pixel_std": [1.0, 1.0, 1.0]}, ""),
+        ({}, {"pixel_mean": MSRA_MEAN, "pixel_std": [57.375, 57.12, 58.395]}, MSRA_KEY),
+    ],
+)
+def test_detectron2_files_tell_their_images(tmp_path, warnings, extras, buffers, words):
+    state = {name: np.array(value, np.float64).reshape(3, 1, 1) for name, value in buffers.items()}
+    state["backbone.bottom_up.stem.conv1.weight"] = np.ones((4, 3, 7, 7), np.float32)
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps({"model": state, **extras}))
+    network = Skeleton({"backbone.body.stem.conv1.weight": [4, 3, 7, 7]})
+    DetectronCheckpointer(make_config(), network).load_weights(str(tmp_path / "file.pkl"))
     assert [warning.endswith(words) for warning in warnings] == ([True] if words else [])

@@ -143,6 +143,7 @@ BY_HAND = {
     "slots of a function": (opcodes(DTYPE, "N}X\x05\x00\x00\x00_callK\x01s\x86b"),
                             "state of a function"),
     "another codec": (opcodes("c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR"), "'rot13'"),
+    "bytes of a number": (opcodes("c__builtin__\nbytes\n(J\xff\xff\xff\x7ftR"), "calls bytes with arguments"),
     "an extension code": (opcodes("\x82\x01"), "opcode EXT1"),
     "a persistent id": (opcodes("Pid\n"), "no pickled weights"),
     "an instance of old": (opcodes("(ios\nsystem\n"), "asks for os.system"),

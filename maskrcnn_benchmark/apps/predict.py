@@ -23,6 +23,7 @@ from maskrcnn_benchmark.apps.predict_coco import coco_annotations, labels_and_sc
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.files import read_weights
 from maskrcnn_benchmark.config import CfgNode as ConfigNode
+from maskrcnn_benchmark.config.check_heads import check_masks_for_pasting
 from maskrcnn_benchmark.config.classes import class_count, only_proposes
 from maskrcnn_benchmark.config.defaults import _C as defaults
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer
@@ -83,10 +84,12 @@ class Predictor:
             kwargs: the thresholds of the constructor.
 
         Raises:
-            ValueError: the device is not there, the config makes proposals only, or the weights do not fit.
+            ValueError: the device is not there, the config makes proposals only or pastes masks already, or the weights
+                do not fit.
         """
         if only_proposes(cfg):
             raise ValueError("MODEL.RPN_ONLY is True: this model makes proposals, not detections that can be drawn")
+        check_masks_for_pasting(cfg)
         if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE} but no CUDA device is available; set it to cpu")
         model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)

@@ -45,6 +45,15 @@ def check_heads(cfg: CfgNode) -> None:
         _check_mask_head(cfg)
 
 
+def check_masks_for_pasting(cfg: CfgNode) -> None:
+    """Raise ValueError when the model would paste masks that its caller is about to paste."""
+    if cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS:
+        raise ValueError(
+            "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS is True, which is for programs that call the model themselves: "
+            "testing and prediction paste the masks into the images as they are on disk; set it to False"
+        )
+
+
 def _stride_of_single_map(cfg: CfgNode) -> int | None:
     """The stride of the map that a C4 or C5 backbone gives; None for others."""
     name = cfg.MODEL.BACKBONE.CONV_BODY

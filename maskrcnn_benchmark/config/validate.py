@@ -8,7 +8,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import custom_entries
-from maskrcnn_benchmark.config.check_heads import check_heads
+from maskrcnn_benchmark.config.check_heads import check_heads, check_masks_for_pasting
 from maskrcnn_benchmark.config.classes import class_count, class_count_key
 from maskrcnn_benchmark.config.defaults import _C
 from maskrcnn_benchmark.config.node import ALIASES
@@ -53,6 +53,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         _check_keypoints(cfg, testing=testing)
     if testing:
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
+        check_masks_for_pasting(cfg)
         if cfg.TEST.BBOX_AUG.ENABLED:
             _check_augmentation(cfg)
 

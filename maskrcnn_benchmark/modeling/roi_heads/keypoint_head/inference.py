@@ -12,11 +12,13 @@ from torch import Tensor
 
 # Sharpness of the cubic kernel (Keys, 1981) as OpenCV and Detectron have it.
 _SHARPNESS = -0.75
-# Values of enlarged heat maps that are held at once; a large box alone may need more.
-_MAX_VALUES = 1 << 23
+# Values of enlarged heat maps that are held at once; a large box alone may need more. A processor is fastest when they
+# stay in its cache (four times as fast as with 1 << 23), a GPU with few launches.
+_MAX_VALUES_CPU = 1 << 19
+_MAX_VALUES_GPU = 1 << 23
 
 
-def heat_maps_to_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def heat_maps_to_keypoints(maps: Tensor, boxes: Tensor, *, max_values: int | None = None) -> tuple[Tensor, Tensor]:
     """Find the keypoints of boxes, to the pixel.
 
     Each heat map is enlarged (or reduced) to the pixels of its box by bicubic interpolation, and its highest value is
@@ -25,6 +27,7 @@ def heat_maps_to_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]
     Args:
         maps: [R, P, M, M] logits.
         boxes: [R, 4] xyxy, pixels of any image.
+        max_values: of enlarged maps that are held at once; None: what suits the device. It changes no result.
 
     Returns:
         points: [R, P, 3] float32 x, y in the image's pixels, and 1.
@@ -35,18 +38,20 @@ def heat_maps_to_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]
     sizes = extents.ceil()
     peaks = maps.new_zeros((*maps.shape[:2], 2), dtype=torch.float32)
     logits = maps.new_zeros(maps.shape[:2], dtype=torch.float32)
-    for chosen in _chunks(sizes, maps.shape[1]):
+    if max_values is None:
+        max_values = _MAX_VALUES_CPU if maps.device.type == "cpu" else _MAX_VALUES_GPU
+    for chosen in _chunks(sizes, max_values // max(maps.shape[1], 1)):
         peaks[chosen], logits[chosen] = _peaks(maps[chosen], sizes[chosen])
     positions = (peaks + 0.5) * (extents / sizes)[:, None] + boxes[:, None, :2]
     return torch.nn.functional.pad(positions, (0, 1), value=1.0), logits
 
 
-def _chunks(sizes: Tensor, num_keypoints: int) -> Iterator[Tensor]:
+def _chunks(sizes: Tensor, max_pixels: int) -> Iterator[Tensor]:
     """Divide boxes of like area among chunks that fit into memory.
 
     Args:
         sizes: [R, 2] width and height in pixels.
-        num_keypoints: P.
+        max_pixels: that the boxes of a chunk may have together, each as large as the largest; one box may have more.
 
     Yields:
         indices of boxes, int64.
@@ -55,7 +60,7 @@ def _chunks(sizes: Tensor, num_keypoints: int) -> Iterator[Tensor]:
     chunk_begin, width, height = 0, 0, 0
     for position, (own_width, own_height) in enumerate(sizes[order].tolist()):
         wider, higher = max(width, own_width), max(height, own_height)
-        if (position + 1 - chunk_begin) * num_keypoints * wider * higher > _MAX_VALUES and position > chunk_begin:
+        if position > chunk_begin and (position + 1 - chunk_begin) * wider * higher > max_pixels:
             yield order[chunk_begin:position]
             chunk_begin, wider, higher = position, own_width, own_height
         width, height = wider, higher
@@ -74,14 +79,11 @@ def _peaks(maps: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         for side, length in zip(sizes.double().unbind(dim=1), (width, height), strict=True)
     )
     wide = maps.double().flatten(1, 2) @ across.mT  # [n, P * M, W]
-    wide = wide.unflatten(1, maps.shape[1:3]).transpose(1, 2)
-    enlarged = (down @ wide.flatten(2)).unflatten(2, (maps.shape[1], width))  # [n, H, P, W]
-    best_of_rows, columns = enlarged.max(dim=3)
-    best, rows = best_of_rows.max(dim=1)
-    columns = columns.gather(1, rows[:, None]).squeeze(1)
+    enlarged = down[:, None] @ wide.unflatten(1, maps.shape[1:3])  # [n, P, H, W]
+    logits, first = enlarged.flatten(2).max(dim=2)
+    peaks = torch.stack((first % width, first // width), dim=2).float()
     # A pixel beyond a box is a copy of its last one, but for rounding.
-    peaks = torch.minimum(torch.stack((columns, rows), dim=2).float(), sizes[:, None] - 1)
-    return peaks, best.float()
+    return torch.minimum(peaks, sizes[:, None] - 1), logits.float()
 
 
 def cubic_weights(lengths: Tensor, most: int, num_cells: int) -> Tensor:

@@ -142,6 +142,8 @@ def measure_plan(plan: Plan, args: argparse.Namespace, device: torch.device) -> 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Speed of each row, and the stages of ours and torchvision one below the other."""
     cells, stages = [], []
+    measured = {stage for row in rows for name in (OURS, THEIRS) for stage in row.get(name, {}).get("stages_ms") or ()}
+    names = [stage for stage in STAGES if stage in measured]
     for row in rows:
         head = [row["variant"], row["dtype"], row["batch_size"]]
         if "error" in row:
@@ -154,11 +156,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         cells.append([*head, ours["images_per_second"], their_speed, ratio, mfu, ours["positives_per_image"], ""])
         for name in (OURS, THEIRS):
             if name in row and row[name]["stages_ms"]:
-                stages.append([*head, name, *(row[name]["stages_ms"].get(stage) for stage in STAGES)])
+                stages.append([*head, name, *(row[name]["stages_ms"].get(stage) for stage in names)])
     print_table(["variant", "dtype", "batch", "img/s", "torchvision", "ratio", "MFU %", "positives/img", ""], cells)
     if stages:
         print()
-        print_table(["variant", "dtype", "batch", "ms of a step", *STAGES], stages)
+        print_table(["variant", "dtype", "batch", "ms of a step", *names], stages)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], device: torch.device) -> None:

@@ -17,9 +17,10 @@ from maskrcnn_benchmark.structures.targets import Targets
 
 # The stages of a step in their order; "trunk" stands for the three after it where they are captured as one.
 STAGES = (
-    "data", "trunk", "backbone", "fpn", "rpn_head", "rpn_loss", "proposals", "box_head", "mask_head", "backward",
-    "optimizer", OTHER,
+    "data", "trunk", "backbone", "fpn", "rpn_head", "rpn_loss", "proposals", "box_head", "mask_head", "keypoint_head",
+    "backward", "optimizer", OTHER,
 )  # fmt: skip
+_FURTHER = ("mask_head", "keypoint_head")
 _SHIFT = 0.08  # of a box's sides; the IoU with the object stays above 0.7
 _LOGIT_DEVIATION = 3.0  # of 81 classes, about 4 are then above a score of 0.05
 
@@ -133,7 +134,7 @@ class FlopCount:
         pixels: of the padded batch.
         regions: positives in training, detections otherwise.
         passes: forward passes that the heads' work amounts to: 3 with a backward pass, which takes twice as much.
-        mask_follows_regions: whether the mask head's work is proportional to the regions, or always the same.
+        mask_follows_regions: whether the further heads' work is proportional to the regions, or always the same.
     """
 
     forward: dict[str, float]
@@ -144,12 +145,13 @@ class FlopCount:
     mask_follows_regions: bool = True
 
     def of_step(self, *, pixels: float, regions: float) -> float:
-        """Operations of a like step with another number of pixels and of the mask head's regions."""
-        box, mask = (self.passes * self.forward.get(name, 0.0) for name in ("box_head", "mask_head"))
-        trunk = self.total - box - mask
+        """Operations of a like step with another number of pixels and of the further heads' regions."""
+        box = self.passes * self.forward.get("box_head", 0.0)
+        further = self.passes * sum(self.forward.get(name, 0.0) for name in _FURTHER)
+        trunk = self.total - box - further
         if self.mask_follows_regions and self.regions:
-            mask *= regions / self.regions
-        return trunk * pixels / self.pixels + box + mask
+            further *= regions / self.regions
+        return trunk * pixels / self.pixels + box + further
 
 
 def count_step(model: Any, step: Callable[[], int], *, pixels: int, backward: bool) -> FlopCount:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import tempfile
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import torch
 
 # How torch.load says which class or function a file asks for.
 _FOREIGN_GLOBAL = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
-UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError)
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
@@ -65,7 +63,7 @@ def read_weights(path: str) -> dict[str, Any]:
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # a damaged pickle can fail in every way
         if foreign := _FOREIGN_GLOBAL.search(str(error)):
             raise ValueError(
                 f"{path} is refused: it asks for {foreign.group(1)}, and only tensors and plain values are read; save "

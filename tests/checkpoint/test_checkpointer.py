@@ -6,6 +6,7 @@ import datetime
 import logging
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -283,3 +284,23 @@ def test_a_refusal_of_code_names_it_and_the_remedy(tmp_path):
     ) as error:
         make_run(tmp_path).load_weights(str(tmp_path / "old.pth"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_damaged_anywhere_is_read_or_refused(tmp_path, zipped):
+    path = tmp_path / "model.pth"
+    data = {"model": make_model().state_dict(), "iteration": 3, "scaler": {"scale": 2.0}}
+    torch.save(data, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    generator = random.Random(5)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[generator.randrange(len(content))] = generator.randrange(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            files.read_weights(str(path))
+            outcomes.add("read")
+        except ValueError as error:
+            outcomes.add("named" if str(path) in str(error) and "\n" not in str(error) else str(error))
+    assert outcomes == {"read", "named"}

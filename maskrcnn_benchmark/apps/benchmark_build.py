@@ -180,6 +180,7 @@ def build_batches(
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.MAX_ITER = length
+    cfg.TEST.BBOX_AUG.ENABLED = False  # what is measured is the network, which sees one view
     if length == 1:
         cfg.DATALOADER.NUM_WORKERS = 0
     loaders = make_data_loader(

@@ -24,9 +24,7 @@ COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 
 # Published families that this version does not build: (config key, test of its value, family). A later version that
 # builds one removes its row.
-NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("MODEL.RESNETS.STAGE_WITH_DCN", any, "deformable convolution"),
-)
+NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = ()
 
 
 def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testing: bool = True) -> None:
@@ -49,6 +47,8 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         _check_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world_size)
         _check_schedule(cfg)
         _check_capture(cfg)
+    if any(cfg.MODEL.RESNETS.STAGE_WITH_DCN):
+        _check_deformable(cfg)
     if cfg.MODEL.KEYPOINT_ON:
         _check_keypoints(cfg, testing=testing)
     if testing:
@@ -138,7 +138,8 @@ def _check_network(cfg: CfgNode) -> None:
 def _check_keypoints(cfg: CfgNode, *, testing: bool) -> None:
     """Check MODEL.ROI_KEYPOINT_HEAD and how keypoints are evaluated."""
     head, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD, cfg.TEST.KEYPOINT_OKS_SIGMAS
-    if not head.SHARE_BOX_FEATURE_EXTRACTOR and head.PREDICTOR == "KeypointRCNNPredictor":
+    published = (head.FEATURE_EXTRACTOR, head.PREDICTOR) == ("KeypointRCNNFeatureExtractor", "KeypointRCNNPredictor")
+    if published and not head.SHARE_BOX_FEATURE_EXTRACTOR:
         fits = head.RESOLUTION == 4 * head.POOLER_RESOLUTION
         needed = f"four times its POOLER_RESOLUTION ({head.POOLER_RESOLUTION})"
         _require(fits, cfg, "MODEL.ROI_KEYPOINT_HEAD.RESOLUTION", needed)
@@ -183,6 +184,18 @@ def _check_retinanet(cfg: CfgNode) -> None:
     _require(retinanet.LOSS_GAMMA >= 0, cfg, f"{key}.LOSS_GAMMA", "0 or more")
     _require(retinanet.BBOX_REG_BETA > 0, cfg, f"{key}.BBOX_REG_BETA", "above 0")
     _require(cfg.TEST.DETECTIONS_PER_IMG >= 0, cfg, "TEST.DETECTIONS_PER_IMG", "0 (no limit) or more")
+
+
+def _check_deformable(cfg: CfgNode) -> None:
+    """Check that the stages with deformable convolution have bottlenecks that divide into the groups."""
+    resnets, key = cfg.MODEL.RESNETS, "MODEL.RESNETS.STAGE_WITH_DCN"
+    _require(len(resnets.STAGE_WITH_DCN) == 4, cfg, key, "four truth values, for res2 to res5")
+    bottlenecks = resnets.TRANS_FUNC.startswith("Bottleneck")
+    _require(bottlenecks, cfg, key, f"all False with {resnets.TRANS_FUNC}: only bottlenecks convolve deformably")
+    width = resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP * 2 ** list(resnets.STAGE_WITH_DCN).index(True)
+    divides = resnets.DEFORMABLE_GROUPS > 0 and width % resnets.DEFORMABLE_GROUPS == 0
+    needed = f"a divisor of {width}, the width of the first stage with deformable convolution"
+    _require(divides, cfg, "MODEL.RESNETS.DEFORMABLE_GROUPS", needed)
 
 
 def _check_data(cfg: CfgNode) -> None:

@@ -6,6 +6,7 @@ The proportions were counted on 160 photos of COCO 2017 with their 1,505 objects
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.classes import class_count
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
-from maskrcnn_benchmark.data.image_targets import ImagePolygons, ImageTargets
+from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImagePolygons, ImageTargets
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.transforms.transforms import resized_size
 from maskrcnn_benchmark.structures.image_list import ImageList
@@ -31,6 +32,7 @@ _ASPECT = (-0.14, 0.72)
 _VERTICES = (2.74, 0.68)
 _MOST_OBJECTS, _MOST_VERTICES = 60, 200
 _TWO_RINGS = 0.08  # objects that are seen in two parts
+_UNLABELLED = 0.3  # share of the keypoints
 
 
 class SyntheticLoader:
@@ -69,7 +71,7 @@ def make_synthetic_loader(
     The second of each four batches is of upright photos, so that a warm-up of two steps meets both shapes.
 
     Args:
-        cfg: reads INPUT, SEED, DATALOADER.SIZE_DIVISIBILITY and the number of classes.
+        cfg: reads INPUT, SEED, DATALOADER.SIZE_DIVISIBILITY and the numbers of classes and keypoints.
         is_train: resize as in training, or as in testing.
         num_images: of a batch.
         length: of the loader.
@@ -97,6 +99,9 @@ def make_synthetic_loader(
                 shorter = resize.min_sizes[int(rng.random() * len(resize.min_sizes))]
                 size = resized_size(_draw_size(rng, is_upright), min_size=shorter, max_size=resize.max_size)
             targets = draw_targets(rng, size, num_classes=class_count(cfg))
+            if cfg.MODEL.KEYPOINT_ON:
+                keypoints = draw_keypoints(rng, targets.boxes, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES)
+                targets = replace(targets, keypoints=keypoints)
             samples.append((draw_pixels(rng, size), targets, index * num_images + sample))
         batch: Any = collate(samples)
         if pin_memory:
@@ -145,6 +150,15 @@ def draw_targets(rng: np.random.Generator, size: tuple[int, int], *, num_classes
             instance_offsets=np.cumsum([0, *rings_per_object]),
         ),
     )
+
+
+def draw_keypoints(rng: np.random.Generator, boxes: np.ndarray, num_keypoints: int) -> ImageKeypoints:
+    """Keypoints anywhere in their boxes [G, 4]."""
+    places = rng.random((len(boxes), num_keypoints, 2))
+    visibility = 2.0 * (rng.random((len(boxes), num_keypoints, 1)) >= _UNLABELLED)
+    points = boxes[:, None, :2] + places * (boxes[:, None, 2:] - boxes[:, None, :2])
+    points = np.concatenate([points * (visibility > 0), visibility], axis=2).astype(np.float32)
+    return ImageKeypoints(points, mirrored=np.arange(num_keypoints))
 
 
 def draw_ring(rng: np.random.Generator, corner: np.ndarray, extent: np.ndarray) -> np.ndarray:

@@ -67,3 +67,16 @@ def test_polygons_fill_their_boxes():
         for box, instance in zip(each.bbox, each.get_field("masks").instances.polygons, strict=True):
             points = torch.cat([ring.reshape(-1, 2) for ring in instance.polygons])
             assert torch.cat([points.amin(0), points.amax(0)]).tolist() == pytest.approx(box.tolist(), abs=1e-2)
+
+
+def test_keypoints_are_invented_where_they_are_trained():
+    config = make_config()
+    config.merge_from_list(["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5])
+    _, targets, _ = next(iter(make_synthetic_loader(config, is_train=True, num_images=3, length=1, num_batches=1)))
+    assert targets.keypoints.shape == (*targets.labels.shape, 5, 3)
+    visible = targets.keypoints[..., 2] > 0
+    assert 0.5 < visible[targets.valid].float().mean() < 0.9
+    points, boxes = targets.keypoints[..., :2], targets.boxes[:, :, None]
+    inside = (points >= boxes[..., :2]) & (points <= boxes[..., 2:])
+    assert inside.all(dim=-1)[visible].all()
+    assert not targets.keypoints[~visible].any()

@@ -28,6 +28,7 @@ from maskrcnn_benchmark.ops import roi_levels
 from maskrcnn_benchmark.ops._library import plain_kernel
 from maskrcnn_benchmark.ops._resize import torch_fuses_products
 from maskrcnn_benchmark.ops.paste_masks import _prepare
+from tests.ops.deform_conv_cases import RES3, RES5
 from tests.ops.inputs import BOX_HEAD, C4_POOL, MASK_HEAD, RoiCase, proposal_boxes
 
 IMAGE_SIZE = (800, 1344)
@@ -70,6 +71,14 @@ def _roi_pool_calls() -> Iterator[Call]:
     output, argmax = torch.ops.mrcnn.roi_pool(features, rois, bins, scale)
     grad = torch.randn_like(output)
     yield Call("roi_pool_backward", str(C4_POOL), (grad, argmax, rois, C4_POOL.num_images, *size, scale, False))
+
+
+def _deform_conv_calls() -> Iterator[Call]:
+    for shape in (RES3, RES5):
+        for channels_last in (False, True):
+            case = replace(shape, channels_last=channels_last)
+            yield Call("deform_conv", str(case), case.arguments())
+            yield Call("deform_conv_backward", str(case), case.backward_arguments())
 
 
 def _boxes(num_boxes: int, seed: int) -> torch.Tensor:
@@ -124,6 +133,7 @@ def _focal_loss_calls() -> Iterator[Call]:
 CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("roi_align", "roi_align_backward"): _roi_align_calls,
     ("roi_pool", "roi_pool_backward"): _roi_pool_calls,
+    ("deform_conv", "deform_conv_backward"): _deform_conv_calls,
     ("batched_nms",): _nms_calls,
     ("match_boxes",): _match_calls,
     ("polygon_mask_targets",): _mask_target_calls,

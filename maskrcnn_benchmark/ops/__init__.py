@@ -6,6 +6,7 @@ Boxes are inclusive (x1, y1, x2, y2) pixels: a box is x2 - x1 + 1 wide.
 from __future__ import annotations
 
 from maskrcnn_benchmark.ops._library import backend_info
+from maskrcnn_benchmark.ops.deform_conv import deform_conv
 from maskrcnn_benchmark.ops.mask_targets import polygon_mask_targets
 from maskrcnn_benchmark.ops.match import match_boxes
 from maskrcnn_benchmark.ops.nms import batched_nms, nms
@@ -17,6 +18,7 @@ from maskrcnn_benchmark.ops.sigmoid_focal_loss import sigmoid_focal_loss
 __all__ = [
     "backend_info",
     "batched_nms",
+    "deform_conv",
     "match_boxes",
     "nms",
     "paste_masks",

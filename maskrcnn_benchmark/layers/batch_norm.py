@@ -33,16 +33,18 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + bias.to(x.dtype).reshape(1, -1, 1, 1)
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     """Return norm(conv(x)); frozen batch norm is folded into the convolution's weight on the fly.
 
     Args:
         x: [N, C, H, W].
-        conv: a convolution without bias.
+        conv: a convolution without bias; another one than nn.Conv2d has a forward_scaled(x, scale, bias).
         norm: the normalisation that follows it.
     """
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
     scale, bias = norm.scale_and_bias()
+    if not isinstance(conv, nn.Conv2d):
+        return conv.forward_scaled(x, scale, bias)
     weight = conv.weight * scale.reshape(-1, 1, 1, 1)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

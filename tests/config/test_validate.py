@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as global_cfg
-from maskrcnn_benchmark.config import check_families, validate
+from maskrcnn_benchmark.config import validate
 
 
 @pytest.fixture
@@ -64,6 +64,20 @@ def test_the_published_job_is_sound(cfg, world_size):
             1,
             "MODEL.CAPTURE is 'cuda_graphs', which needs CUDA, .* set MODEL.CAPTURE to compile or eager",
         ),
+        ({"MODEL.RESNETS.STAGE_WITH_DCN": (False, True)}, 1, r"DCN must be four truth values, .* is \(False, True\)"),
+        (
+            {"MODEL.RESNETS.STAGE_WITH_DCN": (False, True, True, True), "MODEL.RESNETS.DEFORMABLE_GROUPS": 3},
+            1,
+            "MODEL.RESNETS.DEFORMABLE_GROUPS must be a divisor of 128, .* but is 3",
+        ),
+        (
+            {
+                "MODEL.RESNETS.STAGE_WITH_DCN": (False, True, True, True),
+                "MODEL.RESNETS.TRANS_FUNC": "BasicBlockWithFixedBatchNorm",
+            },
+            1,
+            "STAGE_WITH_DCN must be all False with BasicBlockWithFixedBatchNorm",
+        ),
         ({"SOLVER.FUSED_SGD": "adam"}, 1, "SOLVER.FUSED_SGD must be one of torch, apex"),
         ({"INPUT.MIN_SIZE_TRAIN": ()}, 1, "INPUT.MIN_SIZE_TRAIN must be positive"),
         ({"INPUT.PIXEL_STD": (1.0, 0.0, 1.0)}, 1, "INPUT.PIXEL_STD"),
@@ -112,20 +126,6 @@ def test_only_the_stage_that_runs_is_checked(cfg):
     validate(cfg, world_size=2, training=False)
     cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.STEPS", (1, 2), "TEST.IMS_PER_BATCH", 3])
     validate(cfg, world_size=2, testing=False)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "family"),
-    [
-        ("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True), "deformable"),
-    ],
-)
-def test_a_family_that_is_not_built(cfg, key, value, family):
-    check_families(cfg)
-    cfg.merge_from_list([key, value])
-    for check in (check_families, validate):
-        with pytest.raises(ValueError, match=f"{key} is .*{family}.*not available in this version"):
-            check(cfg)
 
 
 def test_heads_play_no_part_without_them(repository):

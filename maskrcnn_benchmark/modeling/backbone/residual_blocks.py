@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.layers.batch_norm import conv_norm
 from maskrcnn_benchmark.modeling.make_layers import NormFactory
 
+# (in_channels, out_channels, *, stride, dilation, groups) -> convolution that keeps the size at stride 1
+ConvFactory = Callable[..., nn.Module]
+
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> nn.Conv2d:
     dilation = options.get("dilation", 1)
@@ -17,6 +21,11 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False, **options)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return conv
+
+
+def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Conv2d:
+    """Build the ordinary 3x3 convolution of a bottleneck."""
+    return _conv(in_channels, out_channels, 3, stride, dilation=dilation, groups=groups)
 
 
 class Stem(nn.Module):
@@ -78,6 +87,7 @@ class Bottleneck(_ResidualBlock):
         stride_in_1x1: put the stride into the first convolution (as MSRA's weights need) instead of the 3x3 one.
         dilation: of the 3x3 convolution.
         num_groups: groups of the 3x3 convolution (ResNeXt).
+        make_conv: builds the 3x3 convolution.
     """
 
     def __init__(
@@ -91,13 +101,14 @@ class Bottleneck(_ResidualBlock):
         stride_in_1x1: bool = True,
         dilation: int = 1,
         num_groups: int = 1,
+        make_conv: ConvFactory = conv3x3,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, norm)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, stride_1x1)
         self.bn1 = norm(bottleneck_channels)
-        self.conv2 = _conv(
-            bottleneck_channels, bottleneck_channels, 3, stride_3x3, dilation=dilation, groups=num_groups
+        self.conv2 = make_conv(
+            bottleneck_channels, bottleneck_channels, stride=stride_3x3, dilation=dilation, groups=num_groups
         )
         self.bn2 = norm(bottleneck_channels)
         self.conv3 = _conv(bottleneck_channels, out_channels, 1)

@@ -5,11 +5,13 @@ Module names are those of the published checkpoints: stem.conv1, layer1.0.conv1,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.backbone.residual_blocks import BasicBlock, Bottleneck, Stem
+from maskrcnn_benchmark.modeling.backbone.deformable import make_stage_convs
+from maskrcnn_benchmark.modeling.backbone.residual_blocks import BasicBlock, Bottleneck, ConvFactory, Stem, conv3x3
 from maskrcnn_benchmark.modeling.make_layers import NormFactory, make_norm
 
 
@@ -30,7 +32,7 @@ ARCHITECTURES = {
 }
 
 
-def architecture_of(cfg: Any) -> Architecture:
+def make_architecture(cfg: Any) -> Architecture:
     """Return the architecture that MODEL.BACKBONE.CONV_BODY names.
 
     Raises:
@@ -64,6 +66,7 @@ def make_stage(
     width_per_group: int = 64,
     stride_in_1x1: bool = True,
     dilation: int = 1,
+    make_conv: ConvFactory | None = None,
 ) -> nn.Sequential:
     """Build res2 (index 0) to res5 (index 3): all but res2 halve the resolution, unless they are dilated.
 
@@ -73,6 +76,7 @@ def make_stage(
         norm: number of channels -> normalisation layer.
         num_groups, width_per_group, stride_in_1x1: see ResNet.
         dilation: of the 3x3 convolutions.
+        make_conv: builds the bottlenecks' 3x3 convolutions; None for ordinary ones.
     """
     out_channels = res2_out_channels * 2**index
     blocks: list[nn.Module] = []
@@ -90,13 +94,14 @@ def make_stage(
                 stride_in_1x1=stride_in_1x1,
                 dilation=dilation,
                 num_groups=num_groups,
+                make_conv=make_conv or conv3x3,
             )
         blocks.append(block)
         in_channels = out_channels
     return nn.Sequential(*blocks)
 
 
-def stage_options(cfg: Any) -> dict[str, Any]:
+def make_stage_options(cfg: Any) -> dict[str, Any]:
     """Return the arguments of `make_stage` that MODEL.RESNETS gives to all stages."""
     resnets = cfg.MODEL.RESNETS
     return {
@@ -122,6 +127,7 @@ class ResNet(nn.Module):
         freeze_at: number of leading parts (stem, res2, ...) whose parameters get no gradient.
         num_stages: 3 ends with res4.
         last_only: return the output of the last stage alone.
+        stage_convs: for res2 to res5 what builds the bottlenecks' 3x3 convolutions; None for ordinary ones.
     """
 
     def __init__(
@@ -139,6 +145,7 @@ class ResNet(nn.Module):
         freeze_at: int = 0,
         num_stages: int = 4,
         last_only: bool = False,
+        stage_convs: Sequence[ConvFactory | None] = (None, None, None, None),
     ) -> None:
         super().__init__()
         self.stem = Stem(stem_out_channels, norm=stem_norm)
@@ -154,6 +161,7 @@ class ResNet(nn.Module):
                 width_per_group=width_per_group,
                 stride_in_1x1=stride_in_1x1,
                 dilation=res5_dilation if i == 3 else 1,
+                make_conv=stage_convs[i],
             )
             self.add_module(f"layer{i + 1}", stage)
         self.num_stages = num_stages
@@ -166,11 +174,11 @@ class ResNet(nn.Module):
         """Build the body that MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS describe.
 
         Raises:
-            ValueError: see `architecture_of`.
+            ValueError: see `make_architecture`.
         """
-        options = stage_options(cfg)
+        options = make_stage_options(cfg)
         return cls(
-            architecture_of(cfg),
+            make_architecture(cfg),
             stem_norm=make_norm(cfg, cfg.MODEL.RESNETS.STEM_FUNC),
             block_norm=options.pop("norm"),
             stem_out_channels=cfg.MODEL.RESNETS.STEM_OUT_CHANNELS,
@@ -178,6 +186,7 @@ class ResNet(nn.Module):
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
             num_stages=num_stages,
             last_only=last_only,
+            stage_convs=make_stage_convs(cfg),
             **options,
         )
 
@@ -216,9 +225,9 @@ class ResNetHead(nn.Module):
         """Build the res5 that goes with the backbone; MODEL.RESNETS.RES5_DILATION dilates it.
 
         Raises:
-            ValueError: see `architecture_of`.
+            ValueError: see `make_architecture`.
         """
-        return cls(architecture_of(cfg), dilation=cfg.MODEL.RESNETS.RES5_DILATION, **stage_options(cfg))
+        return cls(make_architecture(cfg), dilation=cfg.MODEL.RESNETS.RES5_DILATION, **make_stage_options(cfg))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [R, out_channels, ceil(h / 2), ceil(w / 2)] from regions [R, in_channels, h, w]."""

@@ -160,7 +160,8 @@ class _Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise _RefusedError(f"it asks for {module}.{name}")
+            asked = f"{module}.{name}"
+            raise _RefusedError(f"it asks for {asked if asked.isprintable() else repr(asked)}")
         return _ALLOWED[module, name]
 
 
@@ -224,7 +225,10 @@ def _read_argument(file: IO[bytes], opcode: pickletools.OpcodeInfo) -> bytes:
         if opcode.name in ("GLOBAL", "INST"):  # module and name
             file.readline()
         return file.readline()
-    file.seek(int.from_bytes(file.read(_LENGTH_BYTES[size]), "little"), os.SEEK_CUR)
+    end = int.from_bytes(file.read(_LENGTH_BYTES[size]), "little") + file.tell()
+    if end > os.fstat(file.fileno()).st_size:
+        raise EOFError("it ends early")
+    file.seek(end)
     return b""
 
 

@@ -286,6 +286,7 @@ def test_a_refusal_of_code_names_it_and_the_remedy(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_checkpoint_damaged_anywhere_is_read_or_refused(tmp_path, zipped):
     path = tmp_path / "model.pth"

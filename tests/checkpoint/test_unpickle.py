@@ -150,6 +150,8 @@ BY_HAND = {
     "an object of old": (opcodes("(cos\nsystem\nX\x02\x00\x00\x00lso"), "asks for os.system"),
     "a giant memo": (opcodes(b"}r", struct.pack("<I", 0xFFFFFFFF)), "number 4294967295"),
     "a giant string": (opcodes(b"T", struct.pack("<i", 0x7FFFFFFF), b"x"), "no pickled weights"),
+    "a string beyond any file": (opcodes(b"\x8d", b"\xff" * 8, b"x"), "it ends early"),
+    "a name of two lines": (opcodes("X\x05\x00\x00\x00nu\nmpX\x04\x00\x00\x00load\x93"), r"asks for 'nu\\nmp\.load'"),
     "a list": (pickle.dumps([1, 2]), "holds a list"),
     "an array alone": (pickle.dumps(np.ones(2)), "not a dict of weights"),
     "nothing": (b"", "no pickled weights"),

@@ -24,6 +24,7 @@ from maskrcnn_benchmark.evaluation import (
     save_predictions,
 )
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
 from maskrcnn_benchmark.structures.keypoint import keypoints_of
 from tests.data.tiny_keypoints import keypoint_annotations, write_tiny_keypoints
 
@@ -60,6 +61,17 @@ def figures(dataset: COCODataset, predictions: dict[int, BoxList], **keywords) -
     return results.results["keypoints"]
 
 
+def figures_of_pycocotools(dataset: COCODataset, result_file: Path) -> list[float]:
+    """COCO's ten figures of a result file, without anything of this package."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(dataset.ann_file))
+        reference = COCOeval(truth, truth.loadRes(str(result_file)), "keypoints")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    return reference.stats.tolist()
+
+
 @pytest.mark.parametrize("noise", [0.0, 1.0, 2.5])
 def test_the_same_as_pycocotools_alone(tmp_path: Path, noise: float) -> None:
     data = {"info": {}, **keypoint_annotations()}
@@ -68,19 +80,32 @@ def test_the_same_as_pycocotools_alone(tmp_path: Path, noise: float) -> None:
     results, files = evaluate(dataset, predictions, tmp_path / "out", iou_types=("bbox", "keypoints"))
     written = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert written == files["keypoints"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(dataset.ann_file))
-        reference = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "keypoints.json")), "keypoints")
-        reference.evaluate()
-        reference.accumulate()
-        reference.summarize()
-    assert list(results.results["keypoints"].values()) == reference.stats.tolist()
+    reference = figures_of_pycocotools(dataset, tmp_path / "out" / "keypoints.json")
+    assert list(results.results["keypoints"].values()) == reference
     assert list(results.results["keypoints"]) == [
         "AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl",
     ]  # fmt: skip
     assert (results.results["keypoints"]["AP"] == 1) == (noise == 0)
     assert results.results["bbox"]["AP"] == 1
     assert torch.load(tmp_path / "out" / "coco_results.pth", weights_only=True) == results.results
+
+
+@pytest.mark.parametrize("stretch", [0.1, 1.0])
+def test_the_area_of_a_wrong_detection_is_that_of_its_points(tmp_path: Path, stretch: float) -> None:
+    dataset = make_dataset(tmp_path, {"info": {}, **keypoint_annotations()})
+    predictions = predictions_of(dataset)
+    wrong = predictions_of(dataset)[0][:1]
+    wrong.add_field("scores", torch.tensor([0.99]))
+    wrong.get_field("keypoints").keypoints[..., :2] *= stretch
+    wrong.get_field("keypoints").keypoints[..., :2] += 300
+    predictions[0] = cat_boxlist([wrong, predictions[0]])
+    results, _ = evaluate(dataset, predictions, tmp_path / "out", iou_types=("keypoints",))
+    assert list(results.results["keypoints"].values()) == figures_of_pycocotools(
+        dataset, tmp_path / "out" / "keypoints.json"
+    )
+    assert results.results["keypoints"]["AP"] < 1
+    # a small one is no medium one
+    assert (results.results["keypoints"]["APm"] == 1) == (stretch < 1)
 
 
 def test_results_are_in_the_data_sets_pixels(tmp_path: Path) -> None:
@@ -127,6 +152,7 @@ def test_annotations_that_lack_keys(tmp_path: Path) -> None:
     data = keypoint_annotations()
     for item in data["annotations"]:
         del item["num_keypoints"]
+        item["keypoints"][2::3] = [min(visibility, 1) for visibility in item["keypoints"][2::3]]  # hidden ones count
     del data["annotations"][1]["keypoints"]
     lacking = make_dataset(tmp_path / "b", data)
     assert figures(lacking, predictions) == figures(complete, predictions)

@@ -63,6 +63,7 @@ def evaluate_cityscapes(
     iou_types: Sequence[str] = ("bbox",),
     expected_results: Iterable[Sequence] = (),
     expected_results_sigma_tol: float = 4,
+    oks_sigmas: Sequence[float] = (),
 ) -> tuple[Figures, dict[str, list[dict]]]:
     """Evaluate predictions on a data set in Cityscapes' own format.
 
@@ -79,6 +80,7 @@ def evaluate_cityscapes(
         iou_types: "bbox", "segm".
         expected_results: see `check_expected_results`.
         expected_results_sigma_tol: see `check_expected_results`.
+        oks_sigmas: plays no part; all evaluations are called alike.
 
     Returns:
         The figures, and the result lists by IoU type.

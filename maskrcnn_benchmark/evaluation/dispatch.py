@@ -25,7 +25,7 @@ def evaluate(
         dataset: its attribute `evaluation` chooses: "coco" (also without the attribute), "voc", "cityscapes".
         predictions: BoxLists in network pixels, by data set index.
         output_folder: receives the files of the evaluation; None writes nothing.
-        options: `box_only`, `iou_types`, `expected_results`, `expected_results_sigma_tol`, as in `coco.evaluate`.
+        options: those of `coco.evaluate`, which all evaluations take.
 
     Returns:
         The figures, as `figures.results[task][name]`, and the result lists by IoU type.

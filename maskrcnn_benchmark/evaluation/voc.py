@@ -62,6 +62,7 @@ def evaluate_voc(
     iou_types: Sequence[str] = ("bbox",),
     expected_results: Iterable[Sequence] = (),
     expected_results_sigma_tol: float = 4,
+    oks_sigmas: Sequence[float] = (),
 ) -> tuple[Figures, dict[str, list[dict]]]:
     """Evaluate the boxes of predictions on a data set in Pascal VOC's format.
 
@@ -77,6 +78,7 @@ def evaluate_voc(
         iou_types: all but bbox are passed over, for VOC's annotations have boxes only.
         expected_results: see `check_expected_results`.
         expected_results_sigma_tol: see `check_expected_results`.
+        oks_sigmas: plays no part; all evaluations are called alike.
 
     Returns:
         The figures, and the result list of boxes.

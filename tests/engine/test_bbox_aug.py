@@ -225,6 +225,9 @@ def test_a_whole_test_with_augmentation(tiny_run):  # noqa: F811
 
     plain = results()
     assert results(**{"TEST.BBOX_AUG.ENABLED": True}) == plain
-    augmented = results(**{"TEST.BBOX_AUG.ENABLED": True, "TEST.BBOX_AUG.H_FLIP": True, "TEST.BBOX_AUG.SCALES": (80,)})
+    views = {"TEST.BBOX_AUG.ENABLED": True, "TEST.BBOX_AUG.H_FLIP": True, "TEST.BBOX_AUG.SCALES": (80,)}
+    augmented = results(**views)
+    # pixels that are normalised where the network runs, and two worker processes, change nothing
+    assert results(**views, **{"DATALOADER.PREFETCH": "always", "DATALOADER.NUM_WORKERS": 2}) == augmented
     assert {row["image_id"] for row in augmented} == {row["image_id"] for row in plain}
     assert augmented != plain

@@ -57,17 +57,29 @@ FAMILIES = {
     "Cityscapes": "cityscapes/e2e_mask_rcnn_R_50_FPN_1x_binarymask.yaml",
     "VOC": "pascal_voc/e2e_faster_rcnn_R_50_C4_1x_1_gpu_voc.yaml",
 }
-SLOW = {
-    "Cityscapes",
-    "Xconv1fc",
-    "ResNeXt",
-    "RPN only, C4",
-    "RetinaNet P5",
-    "DCN",
-    "FBNet cham_v1a",
-    "FBNet xirb16d",
-    "VOC",
+# Keys that no published file sets.
+FAMILIES |= {
+    "C5": "e2e_faster_rcnn_R_50_C4_1x.yaml",
+    "dilated res5": "e2e_mask_rcnn_R_50_FPN_1x.yaml",
+    "class-agnostic boxes": "e2e_mask_rcnn_R_50_C4_1x.yaml",
 }
+OPTIONS = {
+    "C5": {
+        "MODEL.BACKBONE.CONV_BODY": "R-50-C5",
+        "MODEL.BACKBONE.OUT_CHANNELS": 2048,
+        "MODEL.RPN.ANCHOR_STRIDE": (32,),
+        "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR": "FPN2MLPFeatureExtractor",
+        "MODEL.ROI_BOX_HEAD.PREDICTOR": "FPNPredictor",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+        "MODEL.ROI_BOX_HEAD.POOLER_SCALES": (1 / 32,),
+    },
+    "dilated res5": {"MODEL.RESNETS.RES5_DILATION": 2},
+    "class-agnostic boxes": {"MODEL.CLS_AGNOSTIC_BBOX_REG": True},
+}
+SLOW = {
+    *OPTIONS, "Xconv1fc", "ResNeXt", "RPN only, C4", "RetinaNet P5", "DCN", "FBNet cham_v1a", "FBNet xirb16d",
+    "Cityscapes", "VOC",
+}  # fmt: skip
 
 
 def make_cfg(name, **overrides):
@@ -140,7 +152,7 @@ def expected_losses(cfg):
     "family", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES]
 )
 def test_a_family_trains_a_step_and_detects(family):
-    cfg = make_cfg(FAMILIES[family], **SMALL)
+    cfg = make_cfg(FAMILIES[family], **SMALL, **OPTIONS.get(family, {}))
     torch.manual_seed(0)
     model = build_detection_model(cfg)
     images, targets = make_batch(cfg)

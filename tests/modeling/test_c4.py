@@ -144,6 +144,16 @@ def test_the_mask_head_trains_on_the_features_of_the_positives(fixed):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("keys", "runs"), [({}, 1), (OWN, 2)])
+def test_a_training_step_runs_a_shared_extractor_once(keys, runs):
+    model = build_c4(**keys)
+    calls = []
+    for extractor in {model.roi_heads.box.feature_extractor, model.roi_heads.mask.feature_extractor}:
+        extractor.register_forward_hook(lambda *_: calls.append(1))
+    model(*make_batch())
+    assert len(calls) == runs
+
+
 @pytest.mark.parametrize("empty", [(), (0,), (0, 1)])
 def test_fixed_slots_equal_the_compact_form(empty):
     images, targets = make_batch()

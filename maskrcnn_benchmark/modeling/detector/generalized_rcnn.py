@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN, and the region proposal network alone."""
+"""Faster and Mask R-CNN, and what detects or proposes without heads: RetinaNet, region proposals alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.detector.trunk import Trunk, TrunkOutputs, run_trunk
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import CombinedROIHeads, build_roi_heads
-from maskrcnn_benchmark.modeling.rpn.rpn import RPNModule, build_rpn
+from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
 from maskrcnn_benchmark.structures.targets import Targets
@@ -21,11 +21,11 @@ class GeneralizedRCNN(nn.Module):
 
     Args:
         backbone: images [N, 3, H, W] -> pyramid of feature maps [N, C, H_l, W_l].
-        rpn: pyramid -> proposals.
-        roi_heads: proposals -> losses or detections; None for a region proposal network alone.
+        rpn: pyramid -> losses and what has to_boxlists(image_sizes): proposals, or detections where there are no heads.
+        roi_heads: proposals -> losses or detections; None where the rpn's boxes are the result.
     """
 
-    def __init__(self, backbone: nn.Module, rpn: RPNModule, roi_heads: CombinedROIHeads | None = None) -> None:
+    def __init__(self, backbone: nn.Module, rpn: nn.Module, roi_heads: CombinedROIHeads | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
@@ -68,7 +68,8 @@ class GeneralizedRCNN(nn.Module):
             targets: ground truth, needed in training: boxes, labels (field labels), polygons (field masks).
 
         Returns:
-            Training: 0-d losses loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg, loss_mask.
+            Training: 0-d losses loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg, loss_mask;
+            of RetinaNet loss_retina_cls, loss_retina_reg.
             Otherwise: one BoxList an image with fields scores, labels and mask ([n, 1, M, M] probabilities), best
             first; of a region proposal network alone, with field objectness.
 

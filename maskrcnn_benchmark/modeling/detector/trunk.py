@@ -11,7 +11,7 @@ class TrunkOutputs(NamedTuple):
     """Feature maps and what the RPN head says about them, one entry a pyramid level, finest first."""
 
     features: tuple[Tensor, ...]  # L x [N, C, H_l, W_l]
-    logits: tuple[Tensor, ...]  # L x [N, A, H_l, W_l] objectness
+    logits: tuple[Tensor, ...]  # L x [N, A, H_l, W_l] objectness, or [N, A K, H_l, W_l] of a dense detector
     deltas: tuple[Tensor, ...]  # L x [N, 4 A, H_l, W_l] box codes
 
 

@@ -207,6 +207,23 @@ def test_decoding_against_opencv(kind, max_values):
     np.testing.assert_allclose(points[..., :2].numpy(), expected, rtol=0, atol=1e-3)
 
 
+def test_decoding_undoes_what_training_aims_at():
+    """A peak in the cell of the target leads back to the keypoint: to a cell and half a pixel, without a bias."""
+    rng = np.random.RandomState(0)
+    corners = rng.uniform(0, 50, (60, 2))
+    sides = rng.uniform(20, 150, (60, 2))
+    boxes = torch.tensor(np.concatenate([corners, corners + sides], axis=1), dtype=torch.float32)
+    places = torch.tensor(rng.uniform(0, 1, (60, 17, 2)), dtype=torch.float32)
+    points = boxes[:, None, :2] + places * (boxes[:, None, 2:] - boxes[:, None, :2])
+    cells, valid = keypoints_to_heat_map(torch.nn.functional.pad(points, (0, 1), value=2.0), boxes, 56)
+    assert valid.all()
+    maps = torch.nn.functional.one_hot(cells, 56 * 56).float().unflatten(2, (56, 56))
+    found, _ = heat_maps_to_keypoints(maps, boxes)
+    errors = found[..., :2] - points
+    assert (errors.abs() <= torch.tensor(sides, dtype=torch.float32)[:, None] / 56 + 0.5).all()
+    assert errors.mean(dim=(0, 1)).abs().max() < 0.1
+
+
 def test_of_equal_peaks_the_first_counts():
     points, logits = heat_maps_to_keypoints(torch.zeros(1, 2, 8, 8), torch.tensor([[10.0, 20, 30, 25]]))
     assert points.tolist() == [[[10.5, 20.5, 1], [10.5, 20.5, 1]]]

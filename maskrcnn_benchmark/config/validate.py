@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from yacs.config import CfgNode
@@ -22,10 +21,6 @@ OPTIMIZERS = ("torch", "apex")
 MAX_SHAPES = 8  # torch.compile's limit for one function
 COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 
-# Published families that this version does not build: (config key, test of its value, family). A later version that
-# builds one removes its row.
-NOT_AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = ()
-
 
 def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testing: bool = True) -> None:
     """Check what the config says as a whole.
@@ -39,7 +34,6 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         ValueError: with the key, its value and what to set.
     """
     _check_aliases(cfg)
-    check_families(cfg)
     _check_device(cfg)
     _check_network(cfg)
     _check_data(cfg)
@@ -56,14 +50,6 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         check_masks_for_pasting(cfg)
         if cfg.TEST.BBOX_AUG.ENABLED:
             _check_augmentation(cfg)
-
-
-def check_families(cfg: CfgNode) -> None:
-    """Raise ValueError when the config asks for a family of networks that this version does not build."""
-    for key, is_asked_for, family in NOT_AVAILABLE:
-        value = _get(cfg, key)
-        if is_asked_for(value):
-            raise ValueError(f"{key} is {value!r}, but {family} is not available in this version")
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -47,9 +47,9 @@ class VocBoxes:
         images, labels, boxes, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 4))], []
         for image, boxlist in boxlists:
             images.append(np.full(len(boxlist), image))
-            labels.append(boxlist.get_field("labels").numpy())
-            boxes.append(boxlist.convert("xyxy").bbox.numpy().astype(np.float64).reshape(-1, 4))
-            values.append(boxlist.get_field(field).numpy())
+            labels.append(boxlist.get_field("labels").cpu().numpy())
+            boxes.append(boxlist.convert("xyxy").bbox.cpu().numpy().astype(np.float64).reshape(-1, 4))
+            values.append(boxlist.get_field(field).cpu().numpy())
         return cls(*map(np.concatenate, (images, labels, boxes, values or [np.zeros(0)])))
 
 

@@ -41,7 +41,7 @@ def annotations_of(ids: np.ndarray, *, polygons: bool) -> list[dict[str, Any]]:
 
     Args:
         ids: the instance image.
-        polygons: write exact polygons; False: compressed RLE, a tenth of the size.
+        polygons: write exact polygons; False: compressed RLE, a sixth of the size.
     """
     rows = []
     for value, (x1, y1, x2, y2), mask in instances_of(ids):
@@ -50,7 +50,7 @@ def annotations_of(ids: np.ndarray, *, polygons: bool) -> list[dict[str, Any]]:
             continue
         segmentation: Any
         if polygons:
-            segmentation = [(ring + np.array([x1, y1])).ravel().tolist() for ring in mask_to_polygons(mask)]
+            segmentation = [(ring.astype(int) + np.array([x1, y1])).ravel().tolist() for ring in mask_to_polygons(mask)]
         else:
             rle = mask_utils.encode(np.asfortranarray(ids == value, dtype=np.uint8))
             segmentation = {"size": list(ids.shape), "counts": rle["counts"].decode()}

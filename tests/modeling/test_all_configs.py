@@ -82,6 +82,15 @@ SLOW = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small inputs: where the cores are shared, threads that meet after each layer lose more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_cfg(name, **overrides):
     cfg = global_cfg.clone()
     cfg.merge_from_file(CONFIGS / name)

@@ -160,6 +160,10 @@ def test_a_family_trains_a_step_and_detects(family):
     cfg = make_cfg(FAMILIES[family], **SMALL, **OPTIONS.get(family, {}))
     torch.manual_seed(0)
     model = build_detection_model(cfg)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".offset." in name:  # of a random network they point outside a map this small
+                parameter *= 0.01
     images, targets = make_batch(cfg)
 
     losses = model.train()(images, targets)

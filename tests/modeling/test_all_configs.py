@@ -170,8 +170,9 @@ def test_a_family_trains_a_step_and_detects(family):
     assert set(losses) == expected_losses(cfg)
     assert all(loss.dim() == 0 and loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert without == []
+    without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    # The softmax over a heat map does not see what its bias adds to all of it: that gradient is rounding, or nothing.
+    assert without <= {"roi_heads.keypoint.predictor.kps_score_lowres.bias"}
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 

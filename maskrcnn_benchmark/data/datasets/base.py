@@ -68,7 +68,7 @@ class DetectionDataset(Dataset, ABC):
         """``height``, ``width`` and what else is known of image ``index``, without decoding it."""
 
     def aspect_ratios(self) -> np.ndarray:
-        """height / width of every image, float64 [len(self)]."""
+        """Height / width of every image, float64 [len(self)]."""
         infos = (self.get_img_info(index) for index in range(len(self)))
         return np.array([info["height"] / info["width"] for info in infos], dtype=np.float64)
 

@@ -114,7 +114,7 @@ class COCODataset(PackedDataset):
 
     @cached_property
     def coco(self) -> COCO:
-        """pycocotools' view of the annotation file, for evaluation; parsed on first use."""
+        """The annotation file as pycocotools sees it, for evaluation; parsed on first use."""
         return COCO(str(self.ann_file))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _count(report: CocoReport, data: dict[str, Any], categories: dict[int, str])
     with_keypoints = sum(bool(item.get("keypoints")) for item in data["annotations"])
     if with_keypoints:
         report.counts["objects with keypoints"] = with_keypoints
-    report.objects = {name: 0 for name in categories.values()}
+    report.objects = dict.fromkeys(categories.values(), 0)
     for item in data["annotations"]:
         name = categories.get(item.get("category_id"))
         if name is not None and not item.get("iscrowd"):

@@ -137,7 +137,7 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
 def _pack_polygons(
     annotations: list[dict[str, Any]], *, row_of_image: dict[int, int], sizes: np.ndarray
 ) -> tuple[np.ndarray, list[int], list[int]]:
-    """coords float32 [V, 2], vertices of each ring, rings of each annotation."""
+    """Return coords float32 [V, 2], vertices of each ring, rings of each annotation."""
     rings: list[np.ndarray] = []
     ring_counts = []
     for item in annotations:
@@ -226,8 +226,8 @@ def decode_rle(rle: dict[str, Any], *, height: int, width: int) -> np.ndarray:
 def _uncompress(counts: str | bytes) -> np.ndarray:
     """Run lengths, int64, of COCO's compressed string.
 
-    Each character holds 5 bits of a number, lowest first, plus 48; bit 5 says that more follow, and bit 4 of the last one
-    is the sign. From the fourth number on it is the difference to the number two places before.
+    Each character holds 5 bits of a number, lowest first, plus 48; bit 5 says that more follow, and bit 4 of the last
+    one is the sign. From the fourth number on it is the difference to the number two places before.
     """
     codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(codes & 0x20 == 0)

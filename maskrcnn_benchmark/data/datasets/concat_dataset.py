@@ -31,11 +31,11 @@ class ConcatDataset(DetectionDataset):
         first = self.datasets[0]
         for position, other in enumerate(self.datasets[1:], start=2):
             if other.categories != first.categories:  # ids may differ: formats number the same names in their ways
+                ids, other_ids = (list(d.contiguous_category_id_to_json_id.values()) for d in (first, other))
                 raise ValueError(
-                    "data sets that are trained together must list the same categories in the same order, "
-                    f"but the first has {first.categories} with ids {list(first.contiguous_category_id_to_json_id.values())} "
-                    f"and number {position} has {other.categories} "
-                    f"with ids {list(other.contiguous_category_id_to_json_id.values())}"
+                    "data sets that are trained together must list the same categories in the same order, but the "
+                    f"first has {first.categories} with ids {ids} and number {position} has {other.categories} "
+                    f"with ids {other_ids}"
                 )
         self.categories = first.categories
         self.contiguous_category_id_to_json_id = first.contiguous_category_id_to_json_id
@@ -88,5 +88,5 @@ class ConcatDataset(DetectionDataset):
         return self.datasets[number].get_img_info(local)
 
     def aspect_ratios(self) -> np.ndarray:
-        """height / width of every image, float64 [len(self)]."""
+        """Height / width of every image, float64 [len(self)]."""
         return np.concatenate([dataset.aspect_ratios() for dataset in self.datasets])

@@ -47,7 +47,7 @@ class ListDataset(DetectionDataset):
         )
 
     def get_img_info(self, index: int) -> dict[str, Any]:
-        """``height``, ``width`` and ``file_name`` of image ``index``; decodes it when it has not been decoded before."""
+        """``height``, ``width`` and ``file_name`` of image ``index``; decodes it on first use."""
         if index not in self._sizes:
             self.load_image(index)
         height, width = self._sizes[index]

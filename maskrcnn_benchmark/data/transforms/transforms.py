@@ -54,12 +54,16 @@ class Resize:
     min_sizes: tuple[int, ...]
     max_size: int
 
+    def new_size(self, size: tuple[int, int], draw: float) -> tuple[int, int]:
+        """The (height, width) to which an image of (height, width) ``size`` is scaled."""
+        min_size = self.min_sizes[int(draw * len(self.min_sizes))]
+        return resized_size(size, min_size=min_size, max_size=self.max_size)
+
     def __call__(
         self, image: np.ndarray, targets: ImageTargets | None, draw: float
     ) -> tuple[np.ndarray, ImageTargets | None]:
         """Scale an image and its objects; ``draw`` in [0, 1) chooses among the sizes."""
-        min_size = self.min_sizes[int(draw * len(self.min_sizes))]
-        height, width = resized_size(image.shape[:2], min_size=min_size, max_size=self.max_size)
+        height, width = self.new_size(image.shape[:2], draw)
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return image, targets.resize((height, width)) if targets is not None else None
@@ -77,16 +81,22 @@ class Flip:
     probability: float
     vertical: bool = False
 
+    def happens(self, draw: float) -> bool:
+        """Whether an image is mirrored."""
+        return draw < self.probability
+
+    def flip_targets(self, targets: ImageTargets) -> ImageTargets:
+        """The objects of the mirror image."""
+        return targets.flip_top_bottom() if self.vertical else targets.flip_left_right()
+
     def __call__(
         self, image: np.ndarray, targets: ImageTargets | None, draw: float
     ) -> tuple[np.ndarray, ImageTargets | None]:
         """Mirror when ``draw`` in [0, 1) lies below the probability."""
-        if draw >= self.probability:
+        if not self.happens(draw):
             return image, targets
         image = cv2.flip(image, 0 if self.vertical else 1)
-        if targets is not None:
-            targets = targets.flip_top_bottom() if self.vertical else targets.flip_left_right()
-        return image, targets
+        return image, self.flip_targets(targets) if targets is not None else None
 
 
 class Normalize:
@@ -146,13 +156,34 @@ class Compose:
         self, image: np.ndarray, targets: ImageTargets | None, key: SampleKey
     ) -> tuple[np.ndarray, ImageTargets | None]:
         """Everything but the normalisation, which the collator does while it writes the batch."""
-        num_steps, num_colour_draws = len(self.geometry), self.colour.num_draws if self.colour else 0
-        draws = keyed_uniform(self.seed, *key, count=num_steps + num_colour_draws).tolist()
+        draws = self._draws(key)
+        num_steps = len(self.geometry)
         if self.colour:
             image = self.colour(image, draws[num_steps:])
         for transform, draw in zip(self.geometry, draws[:num_steps], strict=True):
             image, targets = transform(image, targets, draw)
         return image, targets
+
+    def transform_targets(self, targets: ImageTargets, key: SampleKey) -> tuple[ImageTargets, tuple[bool, bool]]:
+        """What `transform_pixels` does to the objects of an image whose pixels come later.
+
+        Returns:
+            The objects, with the size to which the image is scaled, and whether it is then mirrored left to right and
+            top to bottom.
+        """
+        mirrored = [False, False]
+        for transform, draw in zip(self.geometry, self._draws(key), strict=False):
+            if isinstance(transform, Resize):
+                targets = targets.resize(transform.new_size(targets.image_size, draw))
+            elif transform.happens(draw):
+                targets = transform.flip_targets(targets)
+                mirrored[transform.vertical] ^= True
+        return targets, (mirrored[0], mirrored[1])
+
+    def _draws(self, key: SampleKey) -> list[float]:
+        """The random numbers of a sample: one a step, then those of the colours."""
+        count = len(self.geometry) + (self.colour.num_draws if self.colour else 0)
+        return keyed_uniform(self.seed, *key, count=count).tolist()
 
     def __call__(
         self, image: np.ndarray, targets: ImageTargets | None, key: SampleKey = _FIRST

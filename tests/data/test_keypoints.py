@@ -14,7 +14,7 @@ from maskrcnn_benchmark.data.build import make_data_loader, make_dataset
 from maskrcnn_benchmark.data.datasets import COCODataset, ConcatDataset
 from maskrcnn_benchmark.data.datasets.coco_check import check_coco
 from maskrcnn_benchmark.data.datasets.coco_json import pack_coco_json
-from maskrcnn_benchmark.data.datasets.packed import load_packed, save_packed
+from maskrcnn_benchmark.data.datasets.packed import FORMAT_VERSION, load_packed, save_packed
 from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM
@@ -271,7 +271,7 @@ def test_annotations_without_keypoints_among_others(tmp_path: Path) -> None:
 
 def test_old_caches_are_not_read(tiny: TinyCoco) -> None:
     dataset = dataset_of(tiny)
-    assert ".v2." in dataset.packed.path.name
-    stale = dataset.packed.path.with_name(dataset.packed.path.name.replace(".v2.", ".v1."))
+    assert f".v{FORMAT_VERSION}." in dataset.packed.path.name
+    stale = dataset.packed.path.with_name(dataset.packed.path.name.replace(f".v{FORMAT_VERSION}.", ".v1."))
     stale.write_bytes(b"written by an older version")
     assert dataset_of(tiny).has_keypoints

@@ -21,7 +21,7 @@ def as_written(packed: PackedAnnotations) -> list[np.ndarray]:
     return [
         packed.image_ids, packed.image_sizes, packed.file_names.data, packed.file_names.offsets, packed.category_ids,
         packed.category_names.data, packed.category_names.offsets, packed.annotation_offsets, packed.boxes,
-        packed.labels, packed.iscrowd, packed.areas, packed.polygon_offsets, packed.ring_offsets, packed.coords,
+        packed.labels, packed.iscrowd, packed.areas, packed.polygon_offsets, packed.ring_offsets, packed.coords[:],
         packed.keypoint_names.data, packed.keypoint_names.offsets, packed.keypoint_offsets, packed.keypoints,
     ]  # fmt: skip
 

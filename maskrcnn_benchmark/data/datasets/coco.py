@@ -61,9 +61,11 @@ class COCODataset(PackedDataset):
         self.has_keypoints = with_keypoints and len(packed.keypoints) > 0
         if self.has_keypoints:
             self.keypoint_names, self._mirrored = self._find_keypoints()
-        self._usable = ~packed.iscrowd & (self._boxes[:, 2:] > self._boxes[:, :2]).all(axis=1)
+        boxes = self._boxes
+        usable = ~packed.iscrowd & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         if self.has_masks:
-            self._usable &= np.diff(packed.polygon_offsets) > 0
+            usable &= np.diff(packed.polygon_offsets) > 0
+        self._usable = usable
         if remove_images_without_annotations:
             self._select(np.flatnonzero(self._trainable_images()))
         if not len(self):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset, RawSample
+from maskrcnn_benchmark.data.datasets.image_ids import ImageIds, IndexMap
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey
 
@@ -50,8 +51,15 @@ class ConcatDataset(DetectionDataset):
                     f"but one has {first.keypoint_names} and another {others.pop()}"
                 )
         self.cumulative_sizes = np.cumsum([len(dataset) for dataset in self.datasets]).tolist()
-        image_ids = [dataset.id_to_img_map[i] for dataset in self.datasets for i in range(len(dataset))]
-        self.id_to_img_map = dict(enumerate(image_ids))
+
+    @property
+    def id_to_img_map(self) -> Mapping[int, Any]:
+        """Index to the image id in its own data set."""
+        return IndexMap(ImageIds(np.arange(len(self), dtype=np.int32), self._image_ids))
+
+    def _image_ids(self, indices: np.ndarray) -> list[Any]:
+        places = (self.get_idxs(index) for index in indices.tolist())
+        return [self.datasets[number].id_to_img_map[local] for number, local in places]
 
     def get_idxs(self, index: int) -> tuple[int, int]:
         """(number of the data set, index in it) of sample ``index``."""

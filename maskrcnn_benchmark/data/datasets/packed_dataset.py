@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
+from maskrcnn_benchmark.data.datasets.image_ids import ImageIds, IndexMap
 from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, PackedStrings, offsets_of
 from maskrcnn_benchmark.data.image_io import read_image
 from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImagePolygons, ImageTargets
@@ -80,9 +81,6 @@ class PackedDataset(DetectionDataset):
         packed: the annotations.
         root: folder of the images.
         transforms: what happens to a sample.
-
-    Attributes:
-        ids: the data set's own image ids, in its order.
     """
 
     def __init__(self, packed: PackedAnnotations, root: Path, transforms: Compose | None = None) -> None:
@@ -91,15 +89,49 @@ class PackedDataset(DetectionDataset):
         self.root = root
         self.categories = tuple(packed.category_names[i] for i in range(len(packed.category_names)))
         self.contiguous_category_id_to_json_id = dict(enumerate(packed.category_ids.tolist(), start=1))
-        self._boxes = _clipped_boxes(packed)
         self._usable = np.ones(len(packed.labels), dtype=bool)
         self._select(np.arange(len(packed.image_ids)))
 
+    # Every process of a run has this object. What is as long as the annotations therefore stays in the mapped file, and
+    # of what a data set decides itself there is a bit an annotation and a number an image.
+
+    @property
+    def _usable(self) -> np.ndarray:
+        """Which annotations are objects, bool [A]."""
+        return np.unpackbits(self._usable_bits, count=len(self.packed.labels)).view(bool)
+
+    @_usable.setter
+    def _usable(self, usable: np.ndarray) -> None:
+        self._usable_bits = np.packbits(usable)
+
+    @property
+    def _boxes(self) -> np.ndarray:
+        """All boxes as inclusive xyxy inside their images, float32 [A, 4]."""
+        packed = self.packed
+        sizes = np.repeat(packed.image_sizes, np.diff(packed.annotation_offsets), axis=0)
+        return _clipped(packed.boxes, sizes)
+
+    @property
+    def ids(self) -> ImageIds:
+        """The data set's own image ids, in its order."""
+        return ImageIds(self._rows, self._image_ids)
+
+    @property
+    def id_to_img_map(self) -> Mapping[int, Any]:
+        """Index to the data set's own image id."""
+        return IndexMap(self.ids)
+
     def _select(self, rows: np.ndarray) -> None:
         """Take some images only, int64 rows of ``packed``."""
-        self._rows = rows
-        self.ids = self._image_ids(rows)
-        self.id_to_img_map = dict(enumerate(self.ids))
+        self._rows = rows.astype(np.int32)
+
+    def file_names(self) -> list[str]:
+        """Paths below ``root`` of all images that have been packed, whether this data set has taken them or not."""
+        return [self.packed.file_names[row] for row in range(len(self.packed.file_names))]
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Keep only those images that are among some, given by their positions in :meth:`file_names`."""
+        self._select(self._rows[np.isin(self._rows, np.asarray(rows, dtype=np.int64))])
 
     def _image_ids(self, rows: np.ndarray) -> list[Any]:
         return self.packed.image_ids[rows].tolist()
@@ -137,10 +169,12 @@ class PackedDataset(DetectionDataset):
         """The objects of image ``index``: clipped boxes, labels, and polygons and keypoints where there are such."""
         row = self._rows[index]
         begin, end = self.packed.annotation_offsets[row : row + 2].tolist()
-        chosen = begin + np.flatnonzero(self._usable[begin:end])
+        first_bit = begin - begin % 8
+        usable = np.unpackbits(self._usable_bits[first_bit // 8 : -(-end // 8)])[begin - first_bit : end - first_bit]
+        chosen = begin + np.flatnonzero(usable)
         height, width = self.packed.image_sizes[row].tolist()
         return ImageTargets(
-            boxes=self._boxes[chosen],
+            boxes=_clipped(self.packed.boxes[chosen], np.array([[height, width]])),
             labels=self.packed.labels[chosen],
             image_size=(height, width),
             polygons=ImagePolygons(*self.packed.take_polygons(chosen)) if self.has_masks else None,
@@ -163,9 +197,8 @@ class PackedDataset(DetectionDataset):
         return sizes[:, 0] / sizes[:, 1]
 
 
-def _clipped_boxes(packed: PackedAnnotations) -> np.ndarray:
-    """All boxes as inclusive xyxy inside their images, float32 [A, 4]."""
-    sizes = np.repeat(packed.image_sizes, np.diff(packed.annotation_offsets), axis=0)
-    boxes = packed.boxes.copy()
+def _clipped(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes x, y, width, height float32 [n, 4] as inclusive xyxy inside images of sizes (height, width) [n or 1, 2]."""
+    boxes = boxes.copy()
     boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
     return np.clip(boxes, 0, np.tile(sizes[:, ::-1] - 1, (1, 2)).astype(np.float32))

@@ -83,6 +83,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     cfg.freeze()
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
     make_deterministic(cfg, device)
+    set_threads(cfg, device)
     output_dir = make_output_folder(cfg)
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
     if notice:
@@ -141,6 +142,12 @@ def make_deterministic(cfg: CfgNode, device: torch.device) -> None:
     """Choose the kernels that DETERMINISTIC asks for; on a CPU there is no choice."""
     if cfg.DETERMINISTIC and device.type == "cuda":
         use_deterministic_kernels()
+
+
+def set_threads(cfg: CfgNode, device: torch.device) -> None:
+    """Let PyTorch use the threads that CPU_THREADS asks for; on a GPU the CPU has little to compute."""
+    if cfg.CPU_THREADS and device.type == "cpu":
+        torch.set_num_threads(cfg.CPU_THREADS)
 
 
 def make_output_folder(cfg: CfgNode) -> str:

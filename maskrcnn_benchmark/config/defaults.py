@@ -23,6 +23,8 @@ _C.SAVE_CHECKPOINT = True
 _C.SEED = 0
 # The same bits in every run on a GPU too, for some speed; on a CPU they are the same anyway.
 _C.DETERMINISTIC = False
+# Threads of each process on a CPU, on which the last bits depend; 0: PyTorch's choice, OMP_NUM_THREADS or one a core.
+_C.CPU_THREADS = 0
 # A Python file with the classes DatasetCatalog and ModelCatalog; one's own file is consulted before the package's.
 _C.PATHS_CATALOG = str(Path(__file__).parent / "paths_catalog.py")
 _C.AMP_VERBOSE = False

@@ -89,6 +89,7 @@ def _check_device(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has no usable CUDA device; set MODEL.DEVICE cpu"
         )
     _require(cfg.DTYPE in DTYPES, cfg, "DTYPE", f"one of {', '.join(DTYPES)}")
+    _require(cfg.CPU_THREADS >= 0, cfg, "CPU_THREADS", "0 or more")
 
 
 def _check_network(cfg: CfgNode) -> None:

@@ -144,6 +144,16 @@ def test_two_processes_by_both_launchers(tiny_run, repository):
     assert_same_state(tiny_run.output / "model_final.pth", resumed / "model_final.pth")
 
 
+def test_threads_from_the_config(tiny_run):
+    before = torch.get_num_threads()
+    try:
+        for asked, used in ((before + 1, before + 1), (0, before + 1)):
+            tiny_run.train("--skip-test", "--skip_checkpoint", "--max_steps", "1", keys={"CPU_THREADS": asked})
+            assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_flags_of_training(tiny_run, capsys):
     tiny_run.train("--max_steps", "1", "--skip-test", "--skip_checkpoint")
     assert list(rows_of(tiny_run.output / "metrics.jsonl")) == [1]

@@ -35,6 +35,7 @@ def test_the_published_job_is_sound(cfg, world_size):
         ({"TEST.IMS_PER_BATCH": 3}, 2, "TEST.IMS_PER_BATCH to 2 or 4"),
         ({"SOLVER.STEPS": (16000, 12000)}, 1, r"SOLVER.STEPS must be iterations in ascending order.*\(16000, 12000\)"),
         ({"SOLVER.STEPS": (10, 10)}, 1, "SOLVER.STEPS"),
+        ({"CPU_THREADS": -1}, 1, "CPU_THREADS must be 0 or more, but is -1"),
         ({"SOLVER.STEPS": ("a", "b")}, 1, "SOLVER.STEPS"),
         ({"SOLVER.MAX_ITER": 0}, 1, "SOLVER.MAX_ITER must be at least 1, but is 0"),
         ({"SOLVER.BASE_LR": 0.0}, 1, "SOLVER.BASE_LR must be above 0"),

@@ -14,7 +14,7 @@ from maskrcnn_benchmark.config.node import ALIASES
 
 DTYPES = ("float32", "float16", "bfloat16", "tf32")
 WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
-LOADERS = ("auto", "workers")
+LOADERS = ("auto", "workers", "dali", "nvjpeg")
 PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")

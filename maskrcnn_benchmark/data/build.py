@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -13,10 +12,11 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import resolve_dataset
 from maskrcnn_benchmark.config.classes import class_count, class_count_key, only_proposes
-from maskrcnn_benchmark.config.validate import PREFETCH
+from maskrcnn_benchmark.config.validate import LOADERS, PREFETCH
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
+from maskrcnn_benchmark.data.loaders import DecodingLoader, make_decoding_loader
 from maskrcnn_benchmark.data.samplers import (
     DistributedSampler,
     GroupedBatchSampler,
@@ -28,7 +28,7 @@ from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
 from maskrcnn_benchmark.data.views import collate_pictures
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
-_BACKENDS = ("auto", "workers")
+Loader = DataLoader | DecodingLoader  # both yield (ImageList, Targets, indices)
 # Categories of Cityscapes that its benchmark evaluates; a model for these alone is trained on these alone.
 _CITYSCAPES_EVALUATED = 8
 _WAYS_TO_GET_DATA = (
@@ -170,12 +170,13 @@ def make_data_loader(
     start_iter: int = 0,
     *,
     keep_pixels: bool = False,
-) -> tuple[DataLoader, int] | list[DataLoader]:
+) -> tuple[Loader, int] | list[Loader]:
     """The loader of training, or one loader for each test data set.
 
     A loader yields (ImageList, Targets, tuple of dataset indices); with TEST.BBOX_AUG, for testing, the pictures as
     they are in place of the ImageList, which `ImageViews` takes. What it yields depends on the config, the number of
-    processes and the iteration alone, never on workers or on where a run was resumed.
+    processes and the iteration alone, never on workers or on where a run was resumed. Which backend decodes changes
+    nothing but the last bits of the pixels.
 
     Args:
         cfg: reads DATASETS, DATALOADER, INPUT, SEED, MODEL, and SOLVER (training) or TEST.
@@ -201,7 +202,6 @@ def make_data_loader(
         )
     datasets = _make_datasets(cfg, is_train=is_train)
     sees_views = cfg.TEST.BBOX_AUG.ENABLED and not is_train
-    collate = collate_pictures if sees_views else _make_collator(cfg, keep_pixels=keep_pixels)
     loaders = []
     for dataset in datasets:
         if sees_views:
@@ -213,7 +213,9 @@ def make_data_loader(
         batches = GroupedBatchSampler(sampler, is_upright, images_per_batch // world_size)
         if is_train:
             batches = IterationBasedBatchSampler(batches, cfg.SOLVER.MAX_ITER, start_iter)
-        loaders.append(_make_loader(cfg, dataset, KeyedBatchSampler(batches), collate))
+        loaders.append(
+            _make_loader(cfg, dataset, KeyedBatchSampler(batches), sees_views=sees_views, keep_pixels=keep_pixels)
+        )
     if is_train:
         return loaders[0], max(len(datasets[0]) // images_per_batch, 1)
     return loaders
@@ -237,23 +239,27 @@ def _make_collator(cfg: CfgNode, *, keep_pixels: bool) -> BatchCollator:
 
 
 def _make_loader(
-    cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler, collate: Callable[[Any], Any]
-) -> DataLoader:
-    # HYBRID asks for decoding in DALI; wherever that is not available the workers yield the same batches.
-    if cfg.DATALOADER.BACKEND not in _BACKENDS:
-        raise ValueError(f"DATALOADER.BACKEND must be one of {', '.join(_BACKENDS)}, got {cfg.DATALOADER.BACKEND!r}")
+    cfg: CfgNode, dataset: DetectionDataset, batch_sampler: KeyedBatchSampler, *, sees_views: bool, keep_pixels: bool
+) -> Loader:
+    """The loader of one data set, by the backend that the config asks for."""
+    if cfg.DATALOADER.BACKEND not in LOADERS:
+        raise ValueError(f"DATALOADER.BACKEND must be one of {', '.join(LOADERS)}, got {cfg.DATALOADER.BACKEND!r}")
     num_workers = cfg.DATALOADER.NUM_WORKERS
     if num_workers < 0:
         raise ValueError(f"DATALOADER.NUM_WORKERS must not be negative, got {num_workers}")
-    return DataLoader(
-        dataset,
-        batch_sampler=batch_sampler,
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_init_worker,
-        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
-    )
+    options: dict[str, Any] = {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "worker_init_fn": _init_worker,
+        "pin_memory": cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
+    }
+    if sees_views:
+        return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate_pictures, **options)
+    decoding = make_decoding_loader(cfg, dataset, batch_sampler, keep_pixels=keep_pixels, **options)
+    if decoding is not None:
+        return decoding
+    collate = _make_collator(cfg, keep_pixels=keep_pixels)
+    return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **options)
 
 
 def _init_worker(worker_id: int) -> None:

@@ -156,7 +156,7 @@ def test_bad_settings_are_named(cfg, tiny: TinyCoco) -> None:
         make_data_loader(cfg)
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.DATALOADER.BACKEND = "turbo"
-    with pytest.raises(ValueError, match=r"DATALOADER.BACKEND must be one of auto, workers, got 'turbo'"):
+    with pytest.raises(ValueError, match=r"DATALOADER.BACKEND must be one of auto, workers, dali, nvjpeg, got 'turbo'"):
         make_data_loader(cfg)
     cfg.DATASETS.TRAIN = ()
     with pytest.raises(ValueError, match=r"DATASETS.TRAIN names no data set"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -58,6 +59,13 @@ class DetectionDataset(Dataset, ABC):
     @abstractmethod
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``: uint8 [H, W, 3], BGR."""
+
+    def image_path(self, index: int) -> Path:
+        """The file that `load_image` reads, where it does nothing else; a class that defines one defines both.
+
+        With it the image may be decoded elsewhere, for example on a GPU.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say which file an image comes from")
 
     @abstractmethod
     def load_targets(self, index: int) -> ImageTargets:

@@ -147,6 +147,10 @@ class PackedDataset(DetectionDataset):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def image_path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        return self.root / self.get_img_info(index)["file_name"]
+
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``.
 
@@ -154,8 +158,7 @@ class PackedDataset(DetectionDataset):
             FileNotFoundError: when its file does not exist.
             ValueError: when the file is damaged or its size is not the one in the annotations.
         """
-        info = self.get_img_info(index)
-        path = self.root / info["file_name"]
+        info, path = self.get_img_info(index), self.image_path(index)
         image = read_image(path)
         if image.shape[:2] != (info["height"], info["width"]):
             raise ValueError(

@@ -1,0 +1,127 @@
+"""Decode, scale, mirror and pad a batch in NVIDIA DALI, on a GPU or on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn_benchmark.data.loaders.device_images import DeviceImages, own_stream
+from maskrcnn_benchmark.data.loaders.encoded import EncodedBatch, UndecodableError
+from maskrcnn_benchmark.structures.image_list import ImageList
+
+_DECODER = "decoders.image"  # what DALI's errors call the operator
+
+
+class DaliDecoder:
+    """Turns encoded batches into pixels. It may be called from several threads: each has a pipeline of its own.
+
+    On a GPU the files are decoded by its JPEG unit or its kernels, otherwise by libjpeg. Sizes are given to DALI, which
+    would round them otherwise than `resized_size` does.
+
+    Args:
+        device: "cuda" or "cpu"; where the pixels are wanted.
+        num_threads: DALI's own threads, for each pipeline.
+    """
+
+    def __init__(self, device: torch.device, *, num_threads: int) -> None:
+        self.device = device
+        self.num_threads = num_threads
+        self._of_thread = threading.local()
+
+    def __call__(self, batch: EncodedBatch) -> ImageList:
+        """Pixels uint8 [N, 3, H, W] in channels_last order, BGR, zeros beside and below each image.
+
+        Raises:
+            UndecodableError: when DALI cannot decode one of the files.
+        """
+        from nvidia.dali.plugin.pytorch import feed_ndarray
+
+        pipeline = self._pipeline(len(batch))
+        try:
+            (decoded,) = pipeline.run(**pipeline_inputs(batch))
+        except RuntimeError as error:
+            del self._of_thread.pipeline  # what state it is in is not documented
+            if _DECODER in str(error):
+                raise UndecodableError(_last_line(error)) from error
+            raise
+        pixels = decoded.as_tensor()
+        with own_stream(self.device) as stream:
+            out = torch.empty(pixels.shape(), dtype=torch.uint8, device=self.device)
+            feed_ndarray(pixels, out, cuda_stream=stream)
+            return DeviceImages(out.permute(0, 3, 1, 2), batch.targets.image_sizes)
+
+    def _pipeline(self, batch_size: int) -> Any:
+        """The pipeline of this thread, made for batches as large as any so far."""
+        pipeline = getattr(self._of_thread, "pipeline", None)
+        if pipeline is None or pipeline.max_batch_size < batch_size:
+            pipeline = _make_pipeline(self.device, batch_size=batch_size, num_threads=self.num_threads)
+            self._of_thread.pipeline = pipeline
+        return pipeline
+
+
+def pipeline_inputs(batch: EncodedBatch) -> dict[str, list[np.ndarray]]:
+    """What the pipeline is given for a batch: one array an image.
+
+    A mirror image is the one of a region whose end lies before its start.
+    """
+    starts = np.array(
+        [(float(upside_down), float(left_right)) for left_right, upside_down in batch.mirrored], np.float32
+    )
+    return {
+        "files": [file.numpy() for file in batch.files()],
+        "sizes": list(np.array(batch.targets.image_sizes, dtype=np.float32)),
+        "starts": list(starts),
+        "ends": list(1 - starts),
+        "shape": [np.array(batch.shape, dtype=np.int32)] * len(batch),
+    }
+
+
+def _last_line(error: RuntimeError) -> str:
+    """What went wrong, which DALI tells after where it went wrong; without its remark on the pipeline object."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(
+        (line for line in reversed(lines) if line and not line.startswith("Current pipeline")), "no reason given"
+    )
+
+
+def _make_pipeline(device: torch.device, *, batch_size: int, num_threads: int) -> Any:
+    from nvidia.dali import fn, pipeline_def, types
+
+    on_gpu = device.type == "cuda"
+
+    @pipeline_def
+    def pipeline() -> Any:
+        def given(name: str, dtype: Any) -> Any:
+            return fn.external_source(name=name, dtype=dtype, ndim=1, batch=True)
+
+        images = fn.decoders.image(
+            given("files", types.UINT8),
+            device="mixed" if on_gpu else "cpu",
+            output_type=types.BGR,
+            adjust_orientation=False,  # as OpenCV reads them: without EXIF's rotation
+            use_fast_idct=False,
+            jpeg_fancy_upsampling=True,  # as libjpeg does, on a GPU too
+            hw_decoder_load=1.0,  # all on one unit: a share would make an image depend on its neighbours
+        )
+        images = fn.resize(
+            images,
+            size=given("sizes", types.FLOAT),
+            roi_start=given("starts", types.FLOAT),
+            roi_end=given("ends", types.FLOAT),
+            roi_relative=True,
+            interp_type=types.INTERP_LINEAR,
+            antialias=False,  # OpenCV's INTER_LINEAR has none
+        )
+        return fn.pad(images, axes=(0, 1), shape=given("shape", types.INT32), fill_value=0)
+
+    made = pipeline(
+        batch_size=batch_size,
+        num_threads=num_threads,
+        device_id=(device.index if device.index is not None else torch.cuda.current_device()) if on_gpu else None,
+        prefetch_queue_depth=1,  # the loader keeps several batches going, and an error stays with its batch
+    )
+    made.build()
+    return made

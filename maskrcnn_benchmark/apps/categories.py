@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ def coco_categories() -> list[Category]:
     return [Category(number, name) for number, name in zip(ids, _COCO_NAMES, strict=True)]
 
 
-def default_categories(num_classes: int) -> list[Category]:
-    """The categories of a model with `num_classes` classes, background included, of which nothing else is known."""
+def default_categories(num_classes: int, names: Sequence[str] = ()) -> list[Category]:
+    """The categories of a model with `num_classes` classes, background included; at most their names are known."""
+    if len(names) == num_classes - 1:
+        return [Category(number, name) for number, name in enumerate(names, start=1)]
     if num_classes == len(_COCO_NAMES) + 1:
         return coco_categories()
     return [Category(number, f"class {number}") for number in range(1, num_classes)]
@@ -58,20 +61,22 @@ def save_categories(folder: str | os.PathLike[str], dataset: Any) -> None:
     scratch.replace(path)
 
 
-def load_categories(folder: str | os.PathLike[str], num_classes: int) -> list[Category]:
-    """Read what `save_categories` wrote; without a file, `default_categories`.
+def load_categories(
+    folder: str | os.PathLike[str], num_classes: int | None = None, names: Sequence[str] = ()
+) -> list[Category]:
+    """Read what `save_categories` wrote; without a file, `default_categories` of the other arguments.
 
     Raises:
-        ValueError: the file is damaged or does not hold `num_classes` - 1 categories.
+        ValueError: the file is damaged or does not hold `num_classes` - 1 categories (None: any number will do).
     """
     path = Path(folder, FILE_NAME)
-    if not path.is_file():
-        return default_categories(num_classes)
+    if num_classes is not None and not path.is_file():
+        return default_categories(num_classes, names)
     try:
         categories = [Category(int(entry["id"]), str(entry["name"])) for entry in json.loads(path.read_text())]
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to see numbers instead of names") from error
-    if len(categories) != num_classes - 1:
+    if num_classes is not None and len(categories) != num_classes - 1:
         raise ValueError(
             f"{path} names {len(categories)} categories, the model has {num_classes - 1}; "
             "delete it, or put the file of the run beside its checkpoint"

@@ -80,7 +80,8 @@ class Predictor:
         Args:
             cfg: MODEL, INPUT, TEST.BBOX_AUG and DATALOADER.SIZE_DIVISIBILITY are read.
             weights: file of the weights; None: MODEL.WEIGHT.
-            categories: of the labels; None: COCO's for 81 classes, numbers otherwise.
+            categories: of the labels; None: DATASETS.CLASSES, else COCO's for 81 classes, else
+                numbers.
             kwargs: the thresholds of the constructor.
 
         Raises:
@@ -97,7 +98,7 @@ class Predictor:
         return cls(
             model,
             prepare=ImagePreparer.from_config(cfg),
-            categories=categories or default_categories(class_count(cfg)),
+            categories=categories or default_categories(class_count(cfg), cfg.DATASETS.CLASSES),
             size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
             augmentation=make_box_augmentation(cfg, model, lambda images: images.to(cfg.MODEL.DEVICE)),
             **kwargs,
@@ -130,7 +131,7 @@ class Predictor:
         cfg = _config_of(path, config_file)
         cfg.merge_from_list(list(options))
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        categories = load_categories(Path(path).parent, class_count(cfg))
+        categories = load_categories(Path(path).parent, class_count(cfg), cfg.DATASETS.CLASSES)
         return cls.from_config(cfg, weights=path, categories=categories, **kwargs)
 
     @torch.inference_mode()
@@ -211,7 +212,7 @@ class COCODemo:
         self.predictor = Predictor.from_config(
             self.cfg,
             weights=_newest_of_run(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
-            categories=load_categories(self.cfg.OUTPUT_DIR, class_count(self.cfg)),
+            categories=load_categories(self.cfg.OUTPUT_DIR, class_count(self.cfg), self.cfg.DATASETS.CLASSES),
             confidence_threshold=confidence_threshold,
             mask_threshold=_HEAT_MAP if show_mask_heatmaps else 0.5,
         )

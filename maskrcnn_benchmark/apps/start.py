@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.own_classes import build_classes
 from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.config import validate
 from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
@@ -80,7 +83,6 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     cfg = build_config(args, cfg)
     device, notice = build_device(args, cfg)
     comm.init_process_group(device)
-    cfg.freeze()
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
     make_deterministic(cfg, device)
     set_threads(cfg, device)
@@ -88,6 +90,9 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
     if notice:
         logger.warning(notice)
+    build_classes(cfg, training=training)
+    cfg.freeze()
+    make_config_file(cfg)
     sink = _make_sink(args, output_dir)
     sink.log("PARAMETER", {"gpu_count": comm.get_world_size(), "config_file": args.config_file})
     logger.info("Using %d process(es) on %s", comm.get_world_size(), device.type)
@@ -151,7 +156,7 @@ def set_threads(cfg: CfgNode, device: torch.device) -> None:
 
 
 def make_output_folder(cfg: CfgNode) -> str:
-    """Make OUTPUT_DIR, check that it can be written and keep the config in it as config.yml.
+    """Make OUTPUT_DIR and check that it can be written.
 
     Raises:
         OSError: it cannot be made or written.
@@ -159,16 +164,33 @@ def make_output_folder(cfg: CfgNode) -> str:
     folder = cfg.OUTPUT_DIR
     if not folder:
         return ""
-    try:
+    with _writing(folder):
         mkdir(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if comm.is_main_process():
-            write_atomically(os.path.join(folder, "config.yml"), lambda file: file.write(cfg.dump().encode()))
+    return folder
+
+
+def make_config_file(cfg: CfgNode) -> None:
+    """Keep the config in OUTPUT_DIR as config.yml.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if cfg.OUTPUT_DIR and comm.is_main_process():
+        path = os.path.join(cfg.OUTPUT_DIR, "config.yml")
+        with _writing(cfg.OUTPUT_DIR):
+            write_atomically(path, lambda file: file.write(cfg.dump().encode()))
+
+
+@contextlib.contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    """Name the folder and the remedy where it cannot be written."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"OUTPUT_DIR {folder!r} cannot be written ({reason}); choose another one") from error
-    return folder
 
 
 def _own_gpu(wanted: torch.device, local_rank: int) -> torch.device:

@@ -17,22 +17,23 @@ from typing import Any
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config import paths_catalog
+from maskrcnn_benchmark.config.custom_data import PATH_KEYS, custom_entries, form_of, known_formats
 from maskrcnn_benchmark.config.node import ConfigKeyError
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog, ModelCatalog
 
 __all__ = ["DatasetCatalog", "DatasetEntry", "ModelCatalog", "custom_entries", "resolve_dataset", "resolve_model"]
 
-# Keys of an entry whose values are paths.
-PATH_KEYS = ("img_dir", "root", "ann_file", "ann_dir", "data_dir")
-# Keys of an entry of DATASETS.CUSTOM that must be there, and that may, by its factory.
-CUSTOM_KEYS = {
-    "COCODataset": ({"name", "img_dir", "ann_file"}, set()),
-    "PascalVOCDataset": ({"name", "data_dir", "split"}, {"use_difficult", "classes"}),
-    "CityScapesDataset": ({"name", "img_dir", "ann_dir", "split"}, {"mode", "min_area", "mini"}),
-    "shapes": ({"name", "root", "split", "num_images"}, {"seed", "image_size"}),
-}
 # Factories whose files are generated on first use, below `root`.
 GENERATED = frozenset({"shapes"})
+# What lies at the path of a key, for messages; images where it is not named.
+_CONTENTS = {
+    **dict.fromkeys(("ann_file", "ann_dir", "xml_dir", "json_dir", "txt_dir"), "annotations"),
+    "mask_dir": "masks",
+    "data_yaml": "data.yaml",
+    "list_file": "list of images",
+    "mapping_file": "mapping file",
+    "classes": "list of classes",
+}
 # The original's folder for each kind of data; the names of its data sets begin alike.
 ORIGINAL_FOLDERS = ("coco", "voc", "cityscapes")
 CATALOG_PREFIX = "catalog://"
@@ -75,7 +76,7 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
     root = _data_dir(cfg, own)
     if factory in GENERATED:
         return DatasetEntry(name, factory, {**args, "root": str(root / Path(args["root"]).expanduser())})
-    for key in [key for key in PATH_KEYS if key in args]:
+    for key in [key for key in (*PATH_KEYS, "classes") if isinstance(args.get(key), str)]:
         beside = [Path(args[key]).expanduser()] if name in custom else []
         others = _other_paths(args[key], name) if entry is DatasetCatalog.DATASETS.get(name) else []
         places = [*beside, *(root / other for other in others)]
@@ -100,50 +101,17 @@ def resolve_model(cfg: CfgNode, name: str) -> str:
 
 def describe_entry(name: str, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the class that reads a catalogue entry, and its arguments, by the entry's keys."""
-    args = {key: value for key, value in entry.items() if key not in ("factory", "name")}
-    factory = _factory_of(entry)
-    if factory is None:
+    args = {key: value for key, value in entry.items() if key not in ("factory", "format", "name")}
+    form = form_of(entry, f"data set {name}")
+    if form is None and "factory" not in entry:
         raise ValueError(
-            f"data set {name}: an entry with the keys {', '.join(entry)} says not what it is; give it ann_file and "
-            "img_dir (COCO format), data_dir and split (Pascal VOC), img_dir, ann_dir and split (Cityscapes), or the "
-            "name of a class as factory"
+            f"data set {name}: an entry with the keys {', '.join(entry)} says not what it is; the formats are known by "
+            f"their keys: {known_formats()}; or give the name of a class as factory"
         )
+    factory = form.factory if form is not None else entry["factory"]
     if factory == "COCODataset" and "img_dir" in args:
         args["root"] = args.pop("img_dir")
     return factory, args
-
-
-def _factory_of(entry: dict[str, Any]) -> str | None:
-    """The class that reads an entry; None where its keys do not say."""
-    if "factory" in entry:
-        return entry["factory"]
-    if "ann_file" in entry:
-        return "COCODataset"
-    if "ann_dir" in entry:
-        return "CityScapesDataset"
-    return "PascalVOCDataset" if {"data_dir", "split"} <= entry.keys() else None
-
-
-def custom_entries(cfg: CfgNode) -> dict[str, dict[str, Any]]:
-    """Return the entries of DATASETS.CUSTOM by name; raises ValueError for one that is incomplete or given twice."""
-    entries: dict[str, dict[str, Any]] = {}
-    for index, entry in enumerate(cfg.DATASETS.CUSTOM):
-        place = f"DATASETS.CUSTOM[{index}]"
-        if not isinstance(entry, dict):
-            raise ValueError(f"{place} must be a mapping with name, img_dir and ann_file, but is {entry!r}")
-        # A class of the user's own takes what it takes.
-        needed, optional = CUSTOM_KEYS.get(_factory_of(entry) or "COCODataset", ({"name"}, entry.keys()))
-        missing = needed - entry.keys()
-        unknown = entry.keys() - needed - optional - {"factory"}
-        if missing or unknown:
-            faults = [f"lacks {key}" for key in sorted(missing)] + [
-                f"has the unknown key {key}" for key in sorted(unknown)
-            ]
-            raise ValueError(f"{place} {' and '.join(faults)}; it needs {', '.join(sorted(needed))}")
-        if entry["name"] in entries:
-            raise ValueError(f"{place}: the name {entry['name']!r} is given twice")
-        entries[entry["name"]] = dict(entry)
-    return entries
 
 
 def _data_dir(cfg: CfgNode, own: ModuleType) -> Path:
@@ -171,7 +139,7 @@ def _find(path: str, *, root: Path, name: str, key: str, others: list[Path]) -> 
     for place in places:
         if place.exists():
             return str(place)
-    what = {"ann_file": "annotations", "ann_dir": "annotations"}.get(key, "images")
+    what = _CONTENTS.get(key, "images")
     raise FileNotFoundError(
         f"data set {name}: no {what} at {' or '.join(map(str, places))}; set DATASETS.DATA_DIR or the environment "
         f"variable DATA_DIR (now {root}) to the folder that holds them"

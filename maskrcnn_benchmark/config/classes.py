@@ -16,6 +16,12 @@ def class_count(cfg: CfgNode) -> int:
     return section.NUM_CLASSES
 
 
+def set_class_count(cfg: CfgNode, num_classes: int) -> None:
+    """Set the number of classes with background."""
+    section = cfg.MODEL.RETINANET if cfg.MODEL.RETINANET_ON else cfg.MODEL.ROI_BOX_HEAD
+    section.NUM_CLASSES = num_classes
+
+
 def only_proposes(cfg: CfgNode) -> bool:
     """Whether the network gives proposals without classes. RetinaNet's files set MODEL.RPN_ONLY too, but it detects."""
     return cfg.MODEL.RPN_ONLY and not cfg.MODEL.RETINANET_ON

@@ -210,8 +210,13 @@ _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
 # Folder that the paths of the catalogue are relative to. The environment variable DATA_DIR goes before it.
 _C.DATASETS.DATA_DIR = "/datasets"
-# One's own data sets in COCO format, each {name, img_dir, ann_file}; paths absolute or relative to DATA_DIR.
+# One's own data sets, each a mapping such as {name, img_dir, ann_file} for COCO's format; docs/custom_data.md has the
+# others. Paths are absolute or relative to DATA_DIR.
 _C.DATASETS.CUSTOM = []
+# Names of the labels 1, 2, ...; read from the data of CUSTOM where empty.
+_C.DATASETS.CLASSES = ()
+# Whether training takes images without objects too; an entry of CUSTOM may say it for itself: keep_background.
+_C.DATASETS.KEEP_BACKGROUND = False
 
 _C.DATALOADER = CfgNode()
 _C.DATALOADER.NUM_WORKERS = 4

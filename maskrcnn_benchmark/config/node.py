@@ -23,8 +23,15 @@ EXTRA_TYPES: dict[str, tuple[type, ...]] = {
     "TEST.EXPECTED_RESULTS_SIGMA_TOL": (int, float),
 }
 
+# A key of a config file that names another one, which is merged first: a path seen from the file, or from here.
+BASE_KEY = "_BASE_"
+
 # Keys that hold a tuple of names: one bare name stands for a tuple of one.
-NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST"})
+NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CLASSES"})
+
+
+# The attribute of a tree that holds where its values come from.
+_SOURCES = "__sources__"
 
 
 class ConfigKeyError(KeyError):
@@ -42,17 +49,21 @@ class CfgNode(yacs.config.CfgNode):
     """
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
-        """Merge a YAML file (or, as in yacs, a Python file with a ``cfg``).
+        """Merge a YAML file (or, as in yacs, a Python file with a ``cfg``), after the files that it is based on.
 
         Raises FileNotFoundError, ValueError (broken YAML, wrong type) or KeyError (unknown key), each naming the file.
         """
         path = Path(cfg_filename)
         if path.suffix == ".py":
             with path.open(encoding="utf-8") as file:
-                tree = self.load_cfg(file)
+                trees = [(path, self.load_cfg(file))]
         else:
-            tree = _read_yaml(path)
-        self._merge_pairs(list(_leaves(tree)), source=f"config file {path}")
+            trees = _with_bases(path)
+        targets = [self.clone(), self] if len(trees) > 1 else [self]  # the first one finds what is wrong
+        for target in targets:
+            for file, tree in trees:
+                source = f"config file {file}"
+                target._merge_pairs(list(_leaves(tree)), source=source, is_base=file != path)
 
     def merge_from_other_cfg(self, cfg_other: yacs.config.CfgNode) -> None:
         """Merge another tree. Raises KeyError for unknown keys and ValueError for wrong types."""
@@ -72,7 +83,11 @@ class CfgNode(yacs.config.CfgNode):
         """Return the dotted names of all leaves."""
         return [key for key, _ in _leaves(self)]
 
-    def _merge_pairs(self, pairs: Sequence[tuple[str, Any]], *, source: str) -> None:
+    def source_of(self, full_key: str) -> str | None:
+        """What merged this key last, such as "the overrides"; None: nothing but files that the others are based on."""
+        return self.__dict__.get(_SOURCES, {}).get(full_key)
+
+    def _merge_pairs(self, pairs: Sequence[tuple[str, Any]], *, source: str, is_base: bool = False) -> None:
         """Check every (dotted key, raw value), then write them all; nothing is written when one is wrong."""
         updates: list[tuple[CfgNode, str, Any]] = []
         values: dict[str, Any] = {}
@@ -96,6 +111,8 @@ class CfgNode(yacs.config.CfgNode):
                     updates.append((*self._find(other, source=source), values[given]))
         for node, leaf, value in updates:
             node[leaf] = value
+        if not is_base:
+            self.__dict__.setdefault(_SOURCES, {}).update(dict.fromkeys(values, source))
 
     def _find(self, full_key: str, *, source: str) -> tuple[CfgNode, str]:
         """Return the node that holds ``full_key`` and the key's last part; makes nodes where new keys are allowed."""
@@ -128,6 +145,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError(f"config file {path} must hold keys with values, but holds a {type(tree).__name__}")
     return tree
+
+
+def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """A YAML file behind the files that it is based on, each with what it holds.
+
+    Raises FileNotFoundError or ValueError where one cannot be read, or they go in a circle.
+    """
+    files: list[tuple[Path, dict[str, Any]]] = []
+    current: Path | None = path
+    while current is not None:
+        if current.resolve() in (file.resolve() for file, _ in files):
+            raise ValueError(f"config file {path}: {BASE_KEY} leads back to {current}")
+        tree = _read_yaml(current)
+        base = tree.pop(BASE_KEY, None)
+        files.insert(0, (current, tree))
+        if base is None:
+            return files
+        places = [current.parent / Path(str(base)).expanduser(), Path(str(base)).expanduser()]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"config file {current}: {BASE_KEY} {base} does not exist, neither beside this file nor in {Path.cwd()}"
+            )
+        current = found
+    return files
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

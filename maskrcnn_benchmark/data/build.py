@@ -10,62 +10,42 @@ import torch
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from maskrcnn_benchmark.config.catalog import resolve_dataset
 from maskrcnn_benchmark.config.classes import class_count, class_count_key, only_proposes
 from maskrcnn_benchmark.config.validate import LOADERS, PREFETCH
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
 from maskrcnn_benchmark.data.loaders import DecodingLoader, make_decoding_loader
+from maskrcnn_benchmark.data.open_dataset import make_opened_dataset, validate_class_names
 from maskrcnn_benchmark.data.samplers import (
     DistributedSampler,
     GroupedBatchSampler,
     IterationBasedBatchSampler,
     KeyedBatchSampler,
 )
-from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset
 from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
 from maskrcnn_benchmark.data.views import collate_pictures
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 Loader = DataLoader | DecodingLoader  # both yield (ImageList, Targets, indices)
-# Categories of Cityscapes that its benchmark evaluates; a model for these alone is trained on these alone.
-_CITYSCAPES_EVALUATED = 8
-_WAYS_TO_GET_DATA = (
-    "To get data: download_dataset.sh fetches COCO 2017; docs/datasets.md says where to put Pascal VOC and Cityscapes; "
-    "DATASETS.CUSTOM names images and a COCO json of your own; "
-    "configs/demo/mask_rcnn_R_18_FPN_shapes.yaml needs none, it generates its own"
-)
 
 
 def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset:
     """The data set ``name`` of the catalogue, with the transforms of training or testing.
 
     Args:
-        cfg: reads DATASETS, INPUT, SEED, PATHS_CATALOG, MODEL.MASK_ON and KEYPOINT_ON, and what
-            :func:`validate_num_classes` and :func:`validate_num_keypoints` read.
+        cfg: reads INPUT, SEED, and what :func:`make_opened_dataset`, :func:`validate_num_classes` and
+            :func:`validate_num_keypoints` read.
         name: a published name, or one of DATASETS.CUSTOM.
-        is_train: leave out images without objects, and augment.
+        is_train: leave out images without objects, unless they are to be kept, and augment.
 
     Raises:
-        FileNotFoundError: when its files are not there; the message names the paths tried and the ways to get them.
-        KeyError: when there is no such name.
-        ValueError: when its annotations are faulty, its format is not supported, the model has another number of
-            classes or keypoints, or there are no masks or keypoints to train on.
+        FileNotFoundError, KeyError: see :func:`make_opened_dataset`.
+        ValueError: see :func:`make_opened_dataset`; also when the model has other classes or another number of
+            keypoints, or there are no masks or keypoints to train on.
     """
-    try:
-        entry = resolve_dataset(cfg, name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. {_WAYS_TO_GET_DATA}") from None
-    factory, args = entry.factory, dict(entry.args)
-    if factory == "shapes":
-        img_dir, ann_file = ensure_shapes_dataset(**args)
-        factory, args = "COCODataset", {"root": img_dir, "ann_file": ann_file}
-    args.update(make_dataset_options(cfg, factory, is_train=is_train))
-    if factory not in dataset_classes.__all__:
-        known = ", ".join(dataset_classes.__all__)
-        raise ValueError(f"data set {name}: there is no class {factory} to read it; there are {known}")
-    dataset = getattr(dataset_classes, factory)(**args, transforms=build_transforms(cfg, is_train))
+    dataset = make_opened_dataset(cfg, name, is_train=is_train, transforms=build_transforms(cfg, is_train))
+    validate_class_names(cfg, dataset, name)
     validate_num_classes(cfg, dataset, name)
     if is_train and cfg.MODEL.MASK_ON and not dataset.has_masks:
         raise ValueError(
@@ -74,31 +54,6 @@ def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset
     if cfg.MODEL.KEYPOINT_ON:
         validate_num_keypoints(cfg, dataset, name, is_train=is_train)
     return dataset
-
-
-def make_dataset_options(cfg: CfgNode, factory: str, *, is_train: bool) -> dict[str, Any]:
-    """What a class of data sets takes beside the arguments of its catalogue entry; {} for a class of the user's own.
-
-    Args:
-        cfg: reads MODEL.MASK_ON, MODEL.KEYPOINT_ON and the number of classes.
-        factory: name of the class.
-        is_train: leave out images without objects.
-    """
-    if factory == "COCODataset":
-        return {
-            "remove_images_without_annotations": is_train,
-            "with_masks": cfg.MODEL.MASK_ON,
-            "with_keypoints": cfg.MODEL.KEYPOINT_ON,
-        }
-    if factory == "PascalVOCDataset":
-        return {"remove_images_without_annotations": is_train}
-    if factory == "CityScapesDataset":
-        return {
-            "remove_images_without_annotations": is_train,
-            "with_masks": cfg.MODEL.MASK_ON,
-            "evaluated_only": class_count(cfg) == _CITYSCAPES_EVALUATED + 1,
-        }
-    return {}
 
 
 def validate_num_classes(cfg: CfgNode, dataset: DetectionDataset, name: str) -> None:

@@ -103,7 +103,7 @@ FAULTS = {
     "is truncated": damage_images,
     "id 42 stands 2 times in 'images'": lambda tiny: tiny.data["images"].append(tiny.data["images"][0]),
     "an entry of 'categories' has no integer id": lambda tiny: tiny.data["categories"].append({"id": "a"}),
-    "image_5.jpg is 60x80 pixels, the json says 61x80": lambda tiny: tiny.data["images"][1].update(width=61),
+    "image_5.jpg is 60x80 pixels, the annotations say 61x80": lambda tiny: tiny.data["images"][1].update(width=61),
     "image 42 has no height": lambda tiny: tiny.data["images"][0].pop("height"),
     "belongs to image 1, which is not listed": lambda tiny: tiny.data["annotations"][2].update(image_id=1),
     "has category 1, which is not listed": lambda tiny: tiny.data["annotations"][2].update(category_id=1),

@@ -1,4 +1,4 @@
-"""Data sets: COCO's format, Pascal VOC's, Cityscapes', plain image lists, and several data sets as one."""
+"""Data sets: COCO, Pascal VOC, Cityscapes, labelme, YOLO, instance masks, image lists, and several as one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from maskrcnn_benchmark.data.datasets.coco import COCODataset
 from maskrcnn_benchmark.data.datasets.concat_dataset import ConcatDataset
 from maskrcnn_benchmark.data.datasets.list_dataset import ListDataset
 
-__all__ = ["COCODataset", "CityScapesDataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]
-
 # Read when they are asked for: most runs need one format.
-_MODULES = {"CityScapesDataset": "cityscapes", "PascalVOCDataset": "voc"}
+_MODULES = {
+    "CityScapesDataset": "cityscapes",
+    "InstancePNGDataset": "instance_png",
+    "LabelmeDataset": "labelme",
+    "PascalVOCDataset": "voc",
+    "VOCXmlDataset": "voc_folder",
+    "YOLODataset": "yolo",
+}
+
+__all__ = [
+    "COCODataset", "CityScapesDataset", "ConcatDataset", "InstancePNGDataset", "LabelmeDataset", "ListDataset",
+    "PascalVOCDataset", "VOCXmlDataset", "YOLODataset",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

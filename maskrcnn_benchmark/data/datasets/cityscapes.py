@@ -139,9 +139,23 @@ def _annotation_files(names: Sequence[str], folder: Path, suffix: str) -> list[P
 def _pack(folder: Path, *, names: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> PackedAnnotations:
     logging.getLogger(__name__).info("Packing %d annotation files of %s; this is done once", len(files), folder)
     label_of = {name: label for label, name in enumerate(classes, start=1)}
-    read = {".png": _from_instance_ids, ".json": _from_polygons}
-    images = [read[path.suffix](path, name, label_of) for name, path in zip(names, files, strict=True)]
+    images = [read_annotations(path, name, label_of) for name, path in zip(names, files, strict=True)]
     return pack_images(images, [(LABEL_IDS[name], name) for name in classes])
+
+
+def read_annotations(path: Path, name: str, label_of: dict[str, int]) -> ImageAnnotations:
+    """Read the objects of one image from its instance image or its polygons.
+
+    Args:
+        path: ``*_instanceIds.png`` or ``*_polygons.json``.
+        name: of the image, below its folder.
+        label_of: labels of the classes that are objects.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is faulty.
+    """
+    return (_from_instance_ids if path.suffix == ".png" else _from_polygons)(path, name, label_of)
 
 
 def _annotations(

@@ -48,16 +48,19 @@ def read_instance_ids(path: Path) -> np.ndarray:
     return ids
 
 
-def instances_of(ids: np.ndarray) -> Iterator[tuple[int, tuple[int, int, int, int], np.ndarray]]:
+def instances_of(
+    ids: np.ndarray, *, least: int = INSTANCES_PER_LABEL
+) -> Iterator[tuple[int, tuple[int, int, int, int], np.ndarray]]:
     """The objects of an instance image, by ascending id.
 
     Args:
         ids: integers [H, W].
+        least: smaller ids, which are no objects, are passed over; above 0.
 
     Yields:
         The id, the tight box (x1, y1, x2, y2) in inclusive pixels, and the object inside it, bool [y2-y1+1, x2-x1+1].
     """
-    rows, columns = np.nonzero(ids >= INSTANCES_PER_LABEL)
+    rows, columns = np.nonzero(ids >= least)
     values = ids[rows, columns]
     order = np.argsort(values, kind="stable")
     rows, columns, values = rows[order], columns[order], values[order]

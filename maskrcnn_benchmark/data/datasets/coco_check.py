@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from maskrcnn_benchmark.data.datasets.coco_json import keypoints_of, parse_json, polygons_of
-from maskrcnn_benchmark.data.image_io import read_image
-
-
-@dataclass
-class CocoReport:
-    """What a data set holds and what is wrong with it.
-
-    Attributes:
-        counts: what there is, by a word for it.
-        objects: annotations by category name, crowds apart.
-        errors: faults that stop a run.
-        warnings: entries that training leaves out.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    objects: dict[str, int] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+from maskrcnn_benchmark.data.datasets.report import DataReport, Progress, faults_of_image, warnings_of_object
 
 
 def check_coco(
-    ann_file: str | Path,
-    img_dir: str | Path,
-    *,
-    decode: bool = True,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> CocoReport:
+    ann_file: str | Path, img_dir: str | Path, *, decode: bool = True, progress: Progress = iter
+) -> DataReport:
     """Go through an annotation file and its images.
 
     Args:
@@ -49,7 +26,7 @@ def check_coco(
         ValueError: when it is not JSON.
     """
     data = parse_json(Path(ann_file))
-    report = CocoReport()
+    report = DataReport()
     for key in ("images", "categories", "annotations"):
         if not isinstance(data.get(key), list):
             report.errors.append(f"there is no list {key!r}")
@@ -60,8 +37,10 @@ def check_coco(
             report.errors += [f"id {n} stands {count} times in {key!r}" for n, count in ids.items() if count > 1]
     if report.errors:
         return report
+    names = Counter(image.get("file_name") for image in data["images"])
+    report.warnings += [f"file {name} is listed by {count} images" for name, count in names.items() if count > 1]
     for image in progress(data["images"]):
-        report.errors += _faults_of_image(image, Path(img_dir), decode=decode)
+        report.errors += _faults_of_entry(image, Path(img_dir), decode=decode)
     images = {image["id"]: image for image in data["images"]}
     categories = {category["id"]: str(category.get("name", category["id"])) for category in data["categories"]}
     for item in data["annotations"]:
@@ -73,7 +52,7 @@ def check_coco(
     return report
 
 
-def _count(report: CocoReport, data: dict[str, Any], categories: dict[int, str]) -> None:
+def _count(report: DataReport, data: dict[str, Any], categories: dict[int, str]) -> None:
     crowds = sum(bool(item.get("iscrowd")) for item in data["annotations"])
     with_objects = {item.get("image_id") for item in data["annotations"] if not item.get("iscrowd")}
     report.counts = {
@@ -81,6 +60,7 @@ def _count(report: CocoReport, data: dict[str, Any], categories: dict[int, str])
         "images without objects": sum(image["id"] not in with_objects for image in data["images"]),
         "categories": len(categories),
         "objects": len(data["annotations"]) - crowds,
+        "objects with masks": sum(bool(item.get("segmentation")) for item in data["annotations"]),
         "crowds": crowds,
     }
     with_keypoints = sum(bool(item.get("keypoints")) for item in data["annotations"])
@@ -88,9 +68,14 @@ def _count(report: CocoReport, data: dict[str, Any], categories: dict[int, str])
         report.counts["objects with keypoints"] = with_keypoints
     report.objects = dict.fromkeys(categories.values(), 0)
     for item in data["annotations"]:
+        if item.get("iscrowd"):
+            continue
         name = categories.get(item.get("category_id"))
-        if name is not None and not item.get("iscrowd"):
+        if name is not None:
             report.objects[name] += 1
+        if _is_box(item.get("bbox")):
+            report.object_sizes.append((item["bbox"][3], item["bbox"][2]))
+    report.image_sizes = [size for size in map(_size_of, data["images"]) if size is not None]
 
 
 def _warnings_of_keypoints(data: dict[str, Any]) -> list[str]:
@@ -105,51 +90,53 @@ def _warnings_of_keypoints(data: dict[str, Any]) -> list[str]:
     return [f"objects have different numbers of keypoints, {sorted(counts)}: no model of keypoints can be trained"]
 
 
-def _faults_of_image(image: dict[str, Any], folder: Path, *, decode: bool) -> list[str]:
+def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) as the json says; None where it does not."""
+    size = image.get("height"), image.get("width")
+    return size if all(type(side) is int and side > 0 for side in size) else None
+
+
+def _faults_of_entry(image: dict[str, Any], folder: Path, *, decode: bool) -> list[str]:
     who = f"image {image['id']}"
     missing = [key for key in ("file_name", "height", "width") if not image.get(key)]
     if missing:
         return [f"{who} has no {' and no '.join(missing)}"]
-    path = folder / image["file_name"]
-    if not path.is_file():
-        return [f"{who}: there is no file {path}"]
-    if not decode:
-        return []
-    try:
-        height, width = read_image(path).shape[:2]
-    except (OSError, ValueError) as error:
-        return [f"{who}: {error}"]
-    if (height, width) != (image["height"], image["width"]):
-        return [f"{who}: {path} is {width}x{height} pixels, the json says {image['width']}x{image['height']}"]
-    return []
+    if not isinstance(image["file_name"], str) or _size_of(image) is None:
+        return [f"{who} must have a file_name and, in whole pixels, height and width, got {str(image)[:100]}"]
+    return [f"{who}: {fault}" for fault in faults_of_image(folder / image["file_name"], _size_of(image), decode=decode)]
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
 
 
 def _faults_of_annotation(
     item: dict[str, Any], *, images: dict[int, dict[str, Any]], categories: dict[int, str]
 ) -> tuple[list[str], list[str]]:
     """(errors, warnings) of one annotation."""
-    who = f"annotation {item['id']}"
     errors, warnings = [], []
     image = images.get(item.get("image_id"))
+    who = f"annotation {item['id']}" if image is None else f"{image.get('file_name')}: annotation {item['id']}"
     if image is None:
         errors.append(f"{who} belongs to image {item.get('image_id')}, which is not listed")
     if item.get("category_id") not in categories:
         errors.append(f"{who} has category {item.get('category_id')}, which is not listed")
-    box = item.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)):
-        errors.append(f"{who} has no bbox of 4 numbers but {box}")
-    elif not item.get("iscrowd") and min(box[2:]) <= 1:
-        warnings.append(f"{who} is left out: its box is degenerate, {box[2]} wide and {box[3]} high")
+    size = _size_of(image) if image is not None else None
+    rings = None
     segmentation = item.get("segmentation")
-    if segmentation and image is not None and image.get("height") and image.get("width"):
+    if segmentation and size is not None:
         try:
-            rings = polygons_of(segmentation, height=image["height"], width=image["width"])
-        except (KeyError, TypeError, ValueError) as error:
+            rings = polygons_of(segmentation, height=size[0], width=size[1])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             errors.append(f"{who} has a segmentation that cannot be read: {error}")
         else:
             if isinstance(segmentation, list) and len(rings) < len(segmentation):
                 number = len(segmentation) - len(rings)
                 warnings.append(f"{who}: {number} of its {len(segmentation)} polygons have fewer than 6 numbers")
+    if not _is_box(item.get("bbox")):
+        errors.append(f"{who} has no bbox of 4 numbers but {item.get('bbox')}")
+    elif not item.get("iscrowd"):
+        warnings += warnings_of_object(who, item["bbox"], rings, size)
     if item.get("keypoints"):
         try:
             keypoints_of(item)

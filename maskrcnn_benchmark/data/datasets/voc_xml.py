@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -42,10 +43,48 @@ class _PlainTree(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type, which is not read; delete the line <!DOCTYPE ...>")
 
 
-def parse_xml(path: Path, *, label_of: Mapping[str, int], file_name: str) -> ImageAnnotations:
-    """Read the annotations of one image.
+@dataclass(frozen=True)
+class XmlObject:
+    """An object of such a file: name as it stands there, corners counted from 0, whether it is difficult."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    is_difficult: bool
+
+
+def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[XmlObject], list[str]]:
+    """Read the annotations of one image, whatever its classes.
 
     Boxes lose one pixel on each side: VOC counts from 1. An object without the word ``difficult`` is not difficult.
+
+    Returns:
+        (height, width), or None where a side is missing or not positive; the objects that can be read; and what is
+        wrong with the others and with the size, each with the object and the field.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is not XML.
+    """
+    try:
+        root = ElementTree.fromstring(path.read_bytes(), parser=ElementTree.XMLParser(target=_PlainTree()))
+    except (ValueError, ElementTree.ParseError) as error:
+        what = "is not valid XML: " if isinstance(error, ElementTree.ParseError) else ""
+        raise ValueError(f"annotation file {path}: {what}{error}") from None
+    size, objects, faults = None, [], []
+    try:
+        size = _integer(root, "size/height", least=1), _integer(root, "size/width", least=1)
+    except ValueError as error:
+        faults.append(str(error))
+    for number, item in enumerate(root.findall("object"), start=1):
+        try:
+            objects.append(_object(item))
+        except ValueError as error:
+            faults.append(f"object {number} ({_text(item, 'name').lower() or 'without a name'}): {error}")
+    return size, objects, faults
+
+
+def parse_xml(path: Path, *, label_of: Mapping[str, int], file_name: str) -> ImageAnnotations:
+    """Read the annotations of one image as :func:`read_xml` does; names of classes count in small letters.
 
     Args:
         path: the xml.
@@ -56,33 +95,29 @@ def parse_xml(path: Path, *, label_of: Mapping[str, int], file_name: str) -> Ima
         FileNotFoundError: when there is no such file.
         ValueError: when it is not such a file; the message names the file, the object and the field.
     """
-    try:
-        root = ElementTree.fromstring(path.read_bytes(), parser=ElementTree.XMLParser(target=_PlainTree()))
-        height, width = (_integer(root, f"size/{side}", least=1) for side in ("height", "width"))
-        objects = [_object(item, number, label_of) for number, item in enumerate(root.findall("object"), start=1)]
-    except (ValueError, ElementTree.ParseError) as error:
-        what = "is not valid XML: " if isinstance(error, ElementTree.ParseError) else ""
-        raise ValueError(f"annotation file {path}: {what}{error}") from None
-    labels, boxes, difficult = zip(*objects, strict=True) if objects else ((), (), ())
+    size, objects, faults = read_xml(path)
+    names = [item.name.lower() for item in objects]
+    faults += [
+        f"object {number} ({name or 'without a name'}): name {name!r} is not among the {len(label_of)} classes "
+        f"{', '.join(label_of)}"
+        for number, name in enumerate(names, start=1)
+        if name not in label_of
+    ]
+    if size is None or faults:
+        raise ValueError(f"annotation file {path}: {faults[0]}")
     return ImageAnnotations(
         file_name=file_name,
-        size=(height, width),
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        labels=np.array(labels, dtype=np.int64),
-        is_ignored=np.array(difficult, dtype=bool),
+        size=size,
+        boxes=np.array([item.corners for item in objects], dtype=np.float32).reshape(-1, 4),
+        labels=np.array([label_of[name] for name in names], dtype=np.int64),
+        is_ignored=np.array([item.is_difficult for item in objects], dtype=bool),
     )
 
 
-def _object(item: ElementTree.Element, number: int, label_of: Mapping[str, int]) -> tuple[int, list[float], bool]:
-    """(label, box counted from 0, difficult)."""
-    name = _text(item, "name").lower()
-    try:
-        if name not in label_of:
-            raise ValueError(f"name {name!r} is not among the {len(label_of)} classes {', '.join(label_of)}")
-        box = [_number(item, f"bndbox/{side}") - 1 for side in _CORNERS]
-        return label_of[name], box, item.find("difficult") is not None and _integer(item, "difficult", least=0) == 1
-    except ValueError as error:
-        raise ValueError(f"object {number} ({name or 'without a name'}): {error}") from None
+def _object(item: ElementTree.Element) -> XmlObject:
+    x1, y1, x2, y2 = (_number(item, f"bndbox/{side}") - 1 for side in _CORNERS)
+    is_difficult = item.find("difficult") is not None and _integer(item, "difficult", least=0) == 1
+    return XmlObject(_text(item, "name"), (x1, y1, x2, y2), is_difficult)
 
 
 def _text(item: ElementTree.Element, field: str) -> str:

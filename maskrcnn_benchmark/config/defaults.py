@@ -228,6 +228,9 @@ _C.DATALOADER.BACKEND = "auto"
 # Whether batches are normalised where the network runs, and on a GPU copied there while the step before computes:
 # "always", "never", or "auto": with a GPU.
 _C.DATALOADER.PREFETCH = "auto"
+# What happens when an image cannot be read: "stop", or "skip": training takes another, chosen by SEED, epoch
+# and index alone; in testing it counts as an image without detections. The log names them.
+_C.DATALOADER.BROKEN_IMAGES = "stop"
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.MAX_ITER = 40000

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.config.node import ALIASES
 DTYPES = ("float32", "float16", "bfloat16", "tf32")
 WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
 LOADERS = ("auto", "workers", "dali", "nvjpeg")
+BROKEN_IMAGES = ("stop", "skip")
 PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")
@@ -197,6 +198,8 @@ def _check_data(cfg: CfgNode) -> None:
     _require(cfg.DATALOADER.BACKEND in LOADERS, cfg, "DATALOADER.BACKEND", f"one of {', '.join(LOADERS)}")
     _require(cfg.DATALOADER.NUM_WORKERS >= 0, cfg, "DATALOADER.NUM_WORKERS", "0 or more")
     _require(cfg.DATALOADER.PREFETCH in PREFETCH, cfg, "DATALOADER.PREFETCH", f"one of {', '.join(PREFETCH)}")
+    fits = cfg.DATALOADER.BROKEN_IMAGES in BROKEN_IMAGES
+    _require(fits, cfg, "DATALOADER.BROKEN_IMAGES", f"one of {', '.join(BROKEN_IMAGES)}")
     step = max(cfg.DATALOADER.SIZE_DIVISIBILITY, 1)
     shapes = cfg.INPUT.SHAPE_BUCKETS
     fits = len(shapes) <= MAX_SHAPES and all(_is_shape(shape, step) for shape in shapes)

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.config.classes import class_count, class_count_key, only_proposes
 from maskrcnn_benchmark.config.validate import LOADERS, PREFETCH
 from maskrcnn_benchmark.data import datasets as dataset_classes
+from maskrcnn_benchmark.data.broken_images import make_broken_images
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
 from maskrcnn_benchmark.data.loaders import DecodingLoader, make_decoding_loader
@@ -159,6 +160,7 @@ def make_data_loader(
     sees_views = cfg.TEST.BBOX_AUG.ENABLED and not is_train
     loaders = []
     for dataset in datasets:
+        dataset.broken_images = make_broken_images(cfg, len(dataset), is_train=is_train)
         if sees_views:
             dataset.transforms = None
         sampler = DistributedSampler(dataset, world_size, rank, shuffle=is_train, seed=cfg.SEED, pad=is_train)

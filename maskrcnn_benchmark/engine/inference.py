@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from maskrcnn_benchmark.data.broken_images import report_broken_images
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Preparation
 from maskrcnn_benchmark.evaluation import evaluate, save_predictions, write_results
@@ -88,6 +89,7 @@ def compute_on_dataset(
     detect = detect or (lambda images: model(preparation.images(images)))
     model.eval()
     results: dict[int, BoxList] = {}
+    broken = getattr(getattr(data_loader, "dataset", None), "broken_images", None)
     shown = comm.is_main_process() and sys.stderr.isatty()
     with tqdm(data_loader, disable=not shown, dynamic_ncols=True) as batches:
         for step, (images, _, indices) in enumerate(batches):
@@ -99,7 +101,9 @@ def compute_on_dataset(
             outputs = [output.to("cpu") for output in outputs]  # waits for the device
             times.seconds.append(time.perf_counter() - begin)
             times.images.append(len(indices))
-            results.update(zip(indices, outputs, strict=True))
+            for index, output in zip(indices, outputs, strict=True):
+                # what is seen in the place of an image that cannot be read is not a detection
+                results[index] = output[:0] if broken is not None and broken.is_broken(index) else output
     return results
 
 
@@ -166,6 +170,7 @@ def inference(
     )
     comm.synchronize()
     seconds = time.perf_counter() - begin
+    report_broken_images(dataset)
     predictions = gather_predictions(predictions)
     if not comm.is_main_process():
         return None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.data.broken_images import report_broken_images
 from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
@@ -123,6 +124,8 @@ def do_train(
         num_images += len(indices) * comm.get_world_size()
 
         at_end = iteration == last
+        if at_end or (iterations_per_epoch and iteration % iterations_per_epoch == 0):
+            report_broken_images(getattr(data_loader, "dataset", None))
         saves = at_end or saver.is_due(iteration, step.ends_update(iteration))
         logs = at_end or iteration % log_period == 0
         if saves or logs:
@@ -139,6 +142,7 @@ def do_train(
             if not model.training:  # the callback evaluated
                 model.train()
     if stopped_early and iteration < last:
+        report_broken_images(getattr(data_loader, "dataset", None))
         progress.add_losses(buffer.read())
         saver.save(iteration, final=True)
     return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))

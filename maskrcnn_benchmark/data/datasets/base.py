@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from maskrcnn_benchmark.data.broken_images import BrokenImages
 from maskrcnn_benchmark.data.collate_batch import pack_targets
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey
@@ -40,6 +41,7 @@ class DetectionDataset(Dataset, ABC):
         evaluation: whose figures are computed of predictions: "coco", "voc" or "cityscapes".
         has_keypoints: whether the objects have keypoints.
         keypoint_names: names of the P keypoints, if there are any.
+        broken_images: stands in for images that the loader cannot read; None: these are errors.
     """
 
     categories: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class DetectionDataset(Dataset, ABC):
     evaluation: str = "coco"
     has_keypoints: bool = False
     keypoint_names: tuple[str, ...] = ()
+    broken_images: BrokenImages | None = None
 
     def __init__(self, transforms: Compose | None = None) -> None:
         self.transforms = transforms
@@ -80,6 +83,13 @@ class DetectionDataset(Dataset, ABC):
         infos = (self.get_img_info(index) for index in range(len(self)))
         return np.array([info["height"] / info["width"] for info in infos], dtype=np.float64)
 
+    def make_sample(self, image: np.ndarray, key: SampleKey) -> RawSample:
+        """What the loader gets of a sample whose picture has been read."""
+        targets = self.load_targets(key.index)
+        if self.transforms is not None:
+            image, targets = self.transforms.transform_pixels(image, targets, key)
+        return image, targets, key.index
+
     @overload
     def __getitem__(self, key: SampleKey) -> RawSample: ...
 
@@ -88,10 +98,9 @@ class DetectionDataset(Dataset, ABC):
 
     def __getitem__(self, key: int | SampleKey) -> RawSample | tuple[Tensor | np.ndarray, BoxList, int]:
         if isinstance(key, SampleKey):
-            image, targets = self.load_image(key.index), self.load_targets(key.index)
-            if self.transforms is not None:
-                image, targets = self.transforms.transform_pixels(image, targets, key)
-            return image, targets, key.index
+            if self.broken_images is None:
+                return self.make_sample(self.load_image(key.index), key)
+            return self.make_sample(*self.broken_images.read(self, key))
         if not -len(self) <= key < len(self):
             raise IndexError(f"index {key} is out of range for a data set of {len(self)} images")
         index = key % len(self)

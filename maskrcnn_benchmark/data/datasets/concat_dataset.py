@@ -71,6 +71,8 @@ class ConcatDataset(DetectionDataset):
 
     def __getitem__(self, key: int | SampleKey) -> RawSample | tuple[Any, Any, int]:
         if isinstance(key, SampleKey):
+            if self.broken_images is not None:
+                return self.make_sample(*self.broken_images.read(self, key))
             number, local = self.get_idxs(key.index)
             image, targets, _ = self.datasets[number][SampleKey(key.epoch, local)]
             return image, targets, key.index
@@ -79,6 +81,12 @@ class ConcatDataset(DetectionDataset):
         number, local = self.get_idxs(key % len(self))
         image, targets, _ = self.datasets[number][local]
         return image, targets, key % len(self)
+
+    def make_sample(self, image: np.ndarray, key: SampleKey) -> RawSample:
+        """What the loader gets of a sample whose picture has been read."""
+        number, local = self.get_idxs(key.index)
+        image, targets, _ = self.datasets[number].make_sample(image, SampleKey(key.epoch, local))
+        return image, targets, key.index
 
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``: uint8 [H, W, 3], BGR."""

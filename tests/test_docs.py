@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.config.catalog import custom_entries
@@ -49,15 +48,6 @@ def test_settings_in_commands_are_accepted(path):
                 config = cfg.clone()
                 config.merge_from_list([key, value])
                 custom_entries(config)
-
-
-def test_settings_of_custom_data_are_accepted(tmp_path):
-    (block,) = blocks(REPOSITORY / "docs" / "custom_data.md", "yaml")
-    (tmp_path / "my.yaml").write_text(block)
-    config = cfg.clone()
-    config.merge_from_file(str(tmp_path / "my.yaml"))
-    assert set(config.DATASETS.TRAIN + config.DATASETS.TEST) == set(custom_entries(config))
-    assert yaml.safe_load(block)["MODEL"]["ROI_BOX_HEAD"]["NUM_CLASSES"] == config.MODEL.ROI_BOX_HEAD.NUM_CLASSES
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

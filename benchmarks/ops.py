@@ -118,6 +118,14 @@ def _paste_calls() -> Iterator[Call]:
     yield Call("paste_masks_rle", "100 masks of 28x28", arguments)
 
 
+def _normalize_calls() -> Iterator[Call]:
+    sizes, mean = torch.tensor([[800, 1066], [800, 1204]]), torch.tensor([102.9801, 115.9465, 122.7717])
+    pixels = torch.randint(0, 256, (2, 3, *IMAGE_SIZE), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    for channels_last in (False, True):
+        case = f"2 images, {'nhwc' if channels_last else 'nchw'} out"
+        yield Call("normalize_images", case, (pixels, sizes, mean, None, False, channels_last))
+
+
 def _focal_loss_calls() -> Iterator[Call]:
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(1, 81, (201600,), generator=generator)
@@ -138,6 +146,7 @@ CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("match_boxes",): _match_calls,
     ("polygon_mask_targets",): _mask_target_calls,
     ("paste_masks", "paste_masks_rle"): _paste_calls,
+    ("normalize_images",): _normalize_calls,
     ("sigmoid_focal_loss", "sigmoid_focal_loss_backward"): _focal_loss_calls,
 }
 

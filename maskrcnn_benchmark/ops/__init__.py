@@ -10,6 +10,7 @@ from maskrcnn_benchmark.ops.deform_conv import deform_conv
 from maskrcnn_benchmark.ops.mask_targets import polygon_mask_targets
 from maskrcnn_benchmark.ops.match import match_boxes
 from maskrcnn_benchmark.ops.nms import batched_nms, nms
+from maskrcnn_benchmark.ops.normalize_images import normalize_images
 from maskrcnn_benchmark.ops.paste_masks import paste_masks, paste_masks_rle
 from maskrcnn_benchmark.ops.roi_align import roi_align, roi_levels
 from maskrcnn_benchmark.ops.roi_pool import roi_pool
@@ -21,6 +22,7 @@ __all__ = [
     "deform_conv",
     "match_boxes",
     "nms",
+    "normalize_images",
     "paste_masks",
     "paste_masks_rle",
     "polygon_mask_targets",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn_benchmark.data.hand_over import empty_pixels
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.transforms import Normalize
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -71,9 +72,9 @@ class BatchCollator:
     Args:
         size_divisible: height and width of the batch are padded with zeros to a multiple of this; 0 or 1 adds nothing
             beyond the largest image.
-        normalize: images that are pixels uint8 [H, W, 3] are normalised straight into the padded batch, one pass less
-            over memory. None: they stay bytes, [N, 3, H, W] in channels_last order, which `DeviceNormalize` takes.
-            Images that are tensors float32 [3, H, W] are only padded.
+        normalize: what makes the network's input of images that are pixels, uint8 [H, W, 3]. None: they stay bytes,
+            [N, 3, H, W] in channels_last order, which `DeviceNormalize` takes, and which are a quarter of the memory to
+            hand over. Images that are tensors float32 [3, H, W] are only padded.
         shapes: (height, width) of batches; each batch is padded to the smallest that holds it, if there is one.
     """
 
@@ -94,24 +95,21 @@ class BatchCollator:
         """Collate the samples of one batch."""
         images, targets, indices = zip(*batch, strict=True)
         if isinstance(images[0], np.ndarray):
-            image_list = self._padded_pixels(images) if self.normalize is None else self._normalized(images)
+            image_list = self._pixels(images)
+            if self.normalize is not None:
+                image_list = self.normalize.batch(image_list)
         else:
             image_list = to_image_list(list(images), self.size_divisible, shapes=self.shapes)
         if isinstance(targets[0], ImageTargets):
             return image_list, pack_targets(targets), indices
         return image_list, Targets.from_boxlists(list(targets)), indices
 
-    def _normalized(self, images: Sequence[np.ndarray]) -> ImageList:
+    def _pixels(self, images: Sequence[np.ndarray]) -> ImageList:
         sizes = [image.shape[:2] for image in images]
-        tensors = torch.zeros((len(images), 3, *padded_size(sizes, self.size_divisible, self.shapes)))
-        for out, image in zip(tensors.numpy(), images, strict=True):
-            self.normalize.write(image, out[:, : image.shape[0], : image.shape[1]])
-        return ImageList(tensors, sizes)
-
-    def _padded_pixels(self, images: Sequence[np.ndarray]) -> ImageList:
-        sizes = [image.shape[:2] for image in images]
-        shape = (len(images), *padded_size(sizes, self.size_divisible, self.shapes), 3)
-        pixels = torch.zeros(shape, dtype=torch.uint8)
+        pixels = empty_pixels((len(images), *padded_size(sizes, self.size_divisible, self.shapes), 3))
         for out, image in zip(pixels.numpy(), images, strict=True):
-            out[: image.shape[0], : image.shape[1]] = image
+            height, width = image.shape[:2]
+            out[:height, :width] = image
+            out[:height, width:] = 0
+            out[height:] = 0
         return ImageList(pixels.permute(0, 3, 1, 2), sizes)

@@ -24,18 +24,18 @@ class Preparation:
     Args:
         precision: type and layout of the images.
         device: where the network is.
-        normalize: pixels to the network's input, on the device; None: the loader gives the network's input.
+        normalize: pixels to the network's input of some layout, on the device; None: the loader gives that input.
     """
 
     precision: Precision
     device: torch.device
-    normalize: Callable[[ImageList], ImageList] | None = None
+    normalize: Callable[[ImageList, torch.memory_format], ImageList] | None = None
 
     def images(self, images: ImageList) -> ImageList:
         """The network's input, on the device."""
         if self.normalize is None:
             return self.precision.place_images(images, self.device)
-        images = self.normalize(images.to(self.device, non_blocking=True))
+        images = self.normalize(images.to(self.device, non_blocking=True), self.precision.memory_format)
         return images.to(dtype=self.precision.dtype, memory_format=self.precision.memory_format)
 
     def __call__(self, batch: Batch) -> Batch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer, build_transforms
 from maskrcnn_benchmark.data.transforms.colour import ColourJitter
-from maskrcnn_benchmark.data.transforms.device import DeviceNormalize
-from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Normalize, Resize
+from maskrcnn_benchmark.data.transforms.normalize import DeviceNormalize, Normalize
+from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Resize
 
 __all__ = [
     "ColourJitter",

@@ -7,7 +7,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.data.transforms.colour import ColourJitter
-from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Normalize, Resize
+from maskrcnn_benchmark.data.transforms.normalize import Normalize
+from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Resize
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> Compose:

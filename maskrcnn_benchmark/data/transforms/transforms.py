@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey, keyed_uniform
 from maskrcnn_benchmark.data.transforms.colour import ColourJitter
+from maskrcnn_benchmark.data.transforms.normalize import Normalize
 
 _FIRST = SampleKey(epoch=0, index=0)
 
@@ -97,36 +97,6 @@ class Flip:
             return image, targets
         image = cv2.flip(image, 0 if self.vertical else 1)
         return image, self.flip_targets(targets) if targets is not None else None
-
-
-class Normalize:
-    """uint8 [H, W, 3] BGR to float32 [3, H, W], mean subtracted and divided by the deviation.
-
-    Args:
-        mean: of the three channels of the output.
-        std: of the three channels of the output.
-        to_bgr255: True keeps BGR in 0 .. 255; False gives RGB in 0 .. 1.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, to_bgr255: bool = True) -> None:
-        unit = np.float32(1.0 if to_bgr255 else 255.0)
-        self.mean = np.asarray(mean, dtype=np.float32) * unit
-        self.std = np.asarray(std, dtype=np.float32) * unit
-        self.channels = (0, 1, 2) if to_bgr255 else (2, 1, 0)
-
-    def write(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Normalise ``image`` [H, W, 3] into ``out`` float32 [3, H, W], which may be a part of a padded batch."""
-        planes = cv2.split(image)  # NumPy reads whole planes twice as fast as every third byte
-        for plane, channel in enumerate(self.channels):
-            np.subtract(planes[channel], self.mean[plane], out=out[plane])
-            if self.std[plane] != 1:
-                out[plane] /= self.std[plane]
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        """Normalise ``image`` [H, W, 3] into a new tensor [3, H, W]."""
-        out = torch.empty((3, *image.shape[:2]), dtype=torch.float32)
-        self.write(image, out.numpy())
-        return out
 
 
 class Compose:

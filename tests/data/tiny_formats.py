@@ -41,7 +41,7 @@ def write_images(folder: Path, objects: Objects = OBJECTS, suffix: str = ".jpg")
     for name, items in objects.items():
         pixels = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.uint8)
         for label, x, y, width, height in items:
-            pixels[y : y + height, x : x + width] = colours[label]
+            pixels[y : y + height, x : x + width] = colours.get(label, (60, 200, 90))
         path = folder / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), pixels)

@@ -16,6 +16,7 @@ _BLANK = rb"[ \t\r\n]*"
 _OPENING = re.compile(_BLANK + rb"\{")
 _KEY = re.compile(_BLANK + rb'("(?:[^"\\]|\\.)*")' + _BLANK + rb":" + _BLANK)
 _LIST = re.compile(rb"(\[?)")
+_END_OF_VALUE = re.compile(r"[ \t\r\n]*[,}]")
 _SEPARATOR = re.compile(_BLANK + rb"([,}])")
 # Where a list of objects can be cut. Strings and lists inside its items may hold the same characters, so a cut counts
 # only when what stands before it is a list of whole items; a parser that went through it is then where we think.
@@ -99,9 +100,10 @@ class _Source:
             text = codecs.getincrementaldecoder("utf-8")().decode(self.text[:window])
             try:
                 value, end = _DECODER.raw_decode(text)
+                is_whole = _END_OF_VALUE.match(text, end) is not None
             except json.JSONDecodeError:
-                end = len(text)
-            if end < len(text):
+                is_whole = False
+            if is_whole:
                 self.text = self.text[len(text[:end].encode()) :]
                 return value
             if window >= len(self.text):

@@ -138,7 +138,7 @@ def _padded_size(dtype: str, shape: list[int]) -> int:
 def _checksum_of_rest(file: BinaryIO) -> int:
     # Read, not mapped: pages that a process has touched through a mapping count as its memory.
     start, checksum = file.tell(), 0
-    block = memoryview(bytearray(_READ))
+    block = memoryview(bytearray(min(_READ, os.fstat(file.fileno()).st_size)))
     while count := file.readinto(block):  # type: ignore[attr-defined]
         checksum = zlib.crc32(block[:count], checksum)
     file.seek(start)

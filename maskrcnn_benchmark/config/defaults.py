@@ -226,7 +226,7 @@ _C.DATALOADER.HYBRID = True
 # Which loader reads the images: "auto" takes the best one that is installed; "workers" decodes in processes.
 _C.DATALOADER.BACKEND = "auto"
 # Whether batches are normalised where the network runs, and on a GPU copied there while the step before computes:
-# "always", "never", or "auto": with a GPU.
+# "always", "never" (then the workers do it), or "auto": what is faster, which so far is always.
 _C.DATALOADER.PREFETCH = "auto"
 # What happens when an image cannot be read: "stop", or "skip": training takes another, chosen by SEED, epoch
 # and index alone; in testing it counts as an image without detections. The log names them.

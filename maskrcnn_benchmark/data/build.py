@@ -114,7 +114,7 @@ def make_device_normalize(cfg: CfgNode, device: torch.device) -> DeviceNormalize
     choice = cfg.DATALOADER.PREFETCH
     if choice not in PREFETCH:
         raise ValueError(f"DATALOADER.PREFETCH must be one of {', '.join(PREFETCH)}, got {choice!r}")
-    if choice == "never" or (choice == "auto" and device.type != "cuda"):
+    if choice == "never":
         return None
     return DeviceNormalize(build_transforms(cfg, is_train=False).normalize, device)
 

@@ -104,9 +104,9 @@ def test_type_and_layout_are_those_of_the_network(dtype, channels_last):
 
 
 def test_who_normalises(cfg):
-    assert make_device_normalize(cfg, CPU) is None
-    cfg.DATALOADER.PREFETCH = "always"
-    assert isinstance(make_device_normalize(cfg, CPU), DeviceNormalize)
+    for choice in ("auto", "always"):
+        cfg.DATALOADER.PREFETCH = choice
+        assert isinstance(make_device_normalize(cfg, CPU), DeviceNormalize)
     cfg.DATALOADER.PREFETCH = "never"
     assert make_device_normalize(cfg, CUDA) is None
     cfg.DATALOADER.PREFETCH = "perhaps"

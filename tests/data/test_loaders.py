@@ -166,6 +166,21 @@ def test_what_the_decoder_refuses_opencv_decodes(cfg, decoder, caplog) -> None:
         list(loader)
 
 
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_broken_images_are_passed_over_as_by_the_plain_loader(cfg, decoder, tiny: TinyCoco, fault: str) -> None:
+    path = tiny.root / "image_17.jpg"
+    path.unlink() if fault == "missing" else path.write_bytes(path.read_bytes()[:-200])
+    cfg.DATALOADER.BROKEN_IMAGES = "skip"
+    expected, (plain,) = train_batches(cfg), make_data_loader(cfg, is_train=False, keep_pixels=True)
+    cfg.merge_from_list(["DATALOADER.BACKEND", "dali", "DATALOADER.NUM_WORKERS", 1])
+    loader, _ = make_data_loader(cfg, keep_pixels=True)
+    assert_same(list(loader), expected)
+    assert sum(loader.dataset.broken_images.take_counts().values()) >= 2  # in two epochs
+    assert 0 < len(decoder.seen) < 8
+    (loader,) = make_data_loader(cfg, is_train=False, keep_pixels=True)
+    assert_same(list(loader), list(plain))
+
+
 def test_an_iteration_can_be_left_early(cfg, decoder) -> None:
     cfg.merge_from_list(["DATALOADER.BACKEND", "dali", "DATALOADER.NUM_WORKERS", 1])
     loader, _ = make_data_loader(cfg)

@@ -161,7 +161,7 @@ def test_an_undecodable_file_spoils_its_own_batch_only() -> None:
     assert decode(encoded_batch(good, size=(16, 16))).tensors.shape == (1, 3, 23, 21)
 
 
-def test_a_file_that_nobody_can_decode_is_named(cfg, tiny: TinyCoco, caplog) -> None:
+def test_a_file_that_nobody_can_decode_is_named_or_passed_over(cfg, tiny: TinyCoco, caplog) -> None:
     path = tiny.root / "image_17.jpg"
     data = path.read_bytes()
     table = data.index(b"\xff\xc4")
@@ -173,6 +173,10 @@ def test_a_file_that_nobody_can_decode_is_named(cfg, tiny: TinyCoco, caplog) -> 
             train_batches(cfg)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+    cfg.DATALOADER.BROKEN_IMAGES = "skip"
+    found = train_batches(cfg)
+    cfg.DATALOADER.BACKEND = "workers"
+    assert_close(found, train_batches(cfg))
     assert "DaliDecoder cannot decode the batch of samples" in caplog.text
     caplog.clear()
 

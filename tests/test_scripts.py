@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -377,58 +373,6 @@ def test_ci_calls_the_tests_with_a_limit():
     text = (REPOSITORY / ".ci" / "run").read_text()
     assert "scripts/test.sh" in text
     assert "TIME_LIMIT" in text
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def mirror(tmp_path):
-    """A loopback server with three tiny archives, and a copy of the script with their hashes."""
-    tools = [shutil.which("unzip"), shutil.which("md5sum"), shutil.which("wget") or shutil.which("curl")]
-    if not all(tools):
-        pytest.skip("unzip, md5sum and wget or curl are needed")
-    served, script = tmp_path / "served", tmp_path / "download_dataset.sh"
-    shutil.copy(REPOSITORY / "download_dataset.sh", script)
-    hashes = []
-    for name in ("zips/train2017", "zips/val2017", "annotations/annotations_trainval2017"):
-        path = served / f"{name}.zip"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(f"{Path(name).name}/file", name)
-        hashes.append(f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n")
-    (tmp_path / "hashes.md5").write_text("".join(hashes))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def download(*arguments):
-        environment = os.environ | {"COCO_URL": f"http://127.0.0.1:{server.server_port}", "no_proxy": "127.0.0.1"}
-        return subprocess.run(
-            ["bash", str(script), *arguments], env=environment, capture_output=True, text=True, timeout=60
-        )
-
-    yield download
-    server.shutdown()
-
-
-def test_download_fetches_checks_and_unpacks(mirror, tmp_path):
-    target = tmp_path / "new folder" / "data"
-    done = mirror(str(target))
-    assert done.returncode == 0, done.stderr
-    assert "DOWNLOAD PASSED" in done.stdout
-    assert "EXTRACTION COMPLETE" in done.stdout
-    assert (target / "train2017" / "file").read_text() == "zips/train2017"
-    assert mirror().returncode == 2
-
-
-def test_download_with_a_wrong_hash_fails(mirror, tmp_path):
-    (tmp_path / "hashes.md5").write_text("0" * 32 + "  train2017.zip\n")
-    done = mirror(str(tmp_path / "data"))
-    assert done.returncode == 1
-    assert "DOWNLOAD FAILED HASHCHECK" in done.stderr
-    assert not (tmp_path / "data" / "train2017").exists()
 
 
 def test_published_hashes():

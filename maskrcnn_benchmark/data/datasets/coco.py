@@ -61,11 +61,7 @@ class COCODataset(PackedDataset):
         self.has_keypoints = with_keypoints and len(packed.keypoints) > 0
         if self.has_keypoints:
             self.keypoint_names, self._mirrored = self._find_keypoints()
-        boxes = self._boxes
-        usable = ~packed.iscrowd & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        if self.has_masks:
-            usable &= np.diff(packed.polygon_offsets) > 0
-        self._usable = usable
+        self._choose(self._is_object)
         if remove_images_without_annotations:
             self._select(np.flatnonzero(self._trainable_images()))
         if not len(self):
@@ -74,6 +70,12 @@ class COCODataset(PackedDataset):
                 wanted = f"has an object, and {self._min_keypoints} visible keypoints, to train on"
             raise ValueError(f"annotation file {ann_file}: none of its {len(packed.image_ids)} images {wanted}")
         self.json_category_id_to_contiguous_id = {v: k for k, v in self.contiguous_category_id_to_json_id.items()}
+
+    def _is_object(self, part: slice, boxes: np.ndarray) -> np.ndarray:
+        usable = ~self.packed.iscrowd[part] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        if self.has_masks:
+            usable &= np.diff(self.packed.polygon_offsets[part.start : part.stop + 1]) > 0
+        return usable
 
     def _source(self, row: int) -> Path:
         return self.ann_file

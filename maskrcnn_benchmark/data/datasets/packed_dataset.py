@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, PackedStr
 from maskrcnn_benchmark.data.image_io import read_image
 from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImagePolygons, ImageTargets
 from maskrcnn_benchmark.data.transforms import Compose
+
+_BLOCK = 1 << 15  # annotations at a time; a multiple of 8
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,38 @@ class PackedDataset(DetectionDataset):
         """The annotation file of an image, for messages."""
         raise NotImplementedError
 
+    def _choose(self, is_object: Callable[[slice, np.ndarray], np.ndarray]) -> None:
+        """Say which annotations are objects, without arrays of their length: memory once taken stays with a process.
+
+        Args:
+            is_object: bool [n] of the annotations of a slice, given with their boxes float32 [n, 4], inclusive xyxy and
+                inside their images.
+        """
+        bits = [np.zeros(0, dtype=np.uint8)]
+        for part, rows in self._blocks():
+            boxes = _clipped(self.packed.boxes[part], self.packed.image_sizes[rows])
+            bits.append(np.packbits(is_object(part, boxes)))
+        self._usable_bits = np.concatenate(bits)
+
     def _has_objects(self) -> np.ndarray:
         """Which images have a usable object, bool [I]."""
-        return np.diff(np.concatenate([[0], np.cumsum(self._usable)])[self.packed.annotation_offsets]) > 0
+        found = np.zeros(len(self.packed.image_ids), dtype=bool)
+        for part, rows in self._blocks():
+            found[rows[self._usable_of(part)]] = True
+        return found
+
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """All annotations, some at a time: a slice that begins at a multiple of 8, and the row of each one's image."""
+        for begin in range(0, len(self.packed.labels), _BLOCK):
+            part = slice(begin, min(begin + _BLOCK, len(self.packed.labels)))
+            annotations = np.arange(part.start, part.stop)
+            yield part, np.searchsorted(self.packed.annotation_offsets, annotations, side="right") - 1
+
+    def _usable_of(self, part: slice) -> np.ndarray:
+        """Which annotations of a slice are objects, bool."""
+        first = part.start - part.start % 8
+        bits = np.unpackbits(self._usable_bits[first // 8 : -(-part.stop // 8)])
+        return bits[part.start - first : part.stop - first].view(bool)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -172,9 +203,7 @@ class PackedDataset(DetectionDataset):
         """The objects of image ``index``: clipped boxes, labels, and polygons and keypoints where there are such."""
         row = self._rows[index]
         begin, end = self.packed.annotation_offsets[row : row + 2].tolist()
-        first_bit = begin - begin % 8
-        usable = np.unpackbits(self._usable_bits[first_bit // 8 : -(-end // 8)])[begin - first_bit : end - first_bit]
-        chosen = begin + np.flatnonzero(usable)
+        chosen = begin + np.flatnonzero(self._usable_of(slice(begin, end)))
         height, width = self.packed.image_sizes[row].tolist()
         return ImageTargets(
             boxes=_clipped(self.packed.boxes[chosen], np.array([[height, width]])),

@@ -227,12 +227,13 @@ def _write_stamp(stamp: Path, temporary: Path, entries: list[Any]) -> None:
     content = orjson.dumps(entries)
     with contextlib.suppress(OSError):
         temporary.write_bytes(b"%08x %s" % (zlib.crc32(content), content))
+        temporary.chmod(0o644)
         os.replace(temporary, stamp)
 
 
 def _hash(file: BinaryIO) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    while block := file.read(1 << 22):
+    while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
 

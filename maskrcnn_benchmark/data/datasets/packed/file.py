@@ -29,7 +29,7 @@ _MAGIC = b"MRCNNPAK"
 _PREFIX = struct.Struct("<8sQI")
 _ALIGNMENT = 64
 _LONGEST_HEADER = 1 << 20
-_READ = 1 << 22  # bytes at a time
+_READ = 1 << 20  # bytes at a time
 
 _GROUPS = {"PackedStrings": PackedStrings, "PackedCoords": PackedCoords}
 

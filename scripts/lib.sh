@@ -38,10 +38,14 @@ find_python() {
     fi
 }
 
-# set_up EXTRA: prepares the environment (well below a second when nothing is to be done) and sets PYTHON.
+# set_up EXTRA...: prepares the environment (well below a second when nothing is to be done) and sets PYTHON.
 set_up() {
+    local extra options=()
     if [[ -z "${SKIP_SETUP:-}" ]]; then
-        bash "$ROOT/scripts/setup.sh" --extra "$1"
+        for extra in "$@"; do
+            options+=(--extra "$extra")
+        done
+        bash "$ROOT/scripts/setup.sh" "${options[@]}"
     fi
     find_python
     # The code of this checkout runs, also where the environment knows another one.

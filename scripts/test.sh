@@ -2,6 +2,7 @@
 # Runs the tests; the core suite by default, which takes at most ten minutes on two cores.
 #
 #   bash scripts/test.sh [--all] [PYTEST ARGUMENT]...      --all: the slow ones and those with optional packages too
+#                                                          (which it installs: DALI, 0.2 GB to download, 0.6 GB on disk)
 #
 # TIME_LIMIT: seconds after which a core suite counts as failed (default: it is only reported).
 # MASKRCNN_TEST_DATA: a folder with data made by others; without it the tests that read it are skipped.
@@ -9,7 +10,13 @@ set -eo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-set_up test
+extras=(test)
+for argument in "$@"; do
+    if [[ "$argument" == --all && "$(uname -s)" == Linux ]]; then
+        extras+=(dali)
+    fi
+done
+set_up "${extras[@]}"
 cd "$ROOT"
 SECONDS=0
 "$PYTHON" -m pytest "$@"

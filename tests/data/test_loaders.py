@@ -13,7 +13,6 @@ from maskrcnn_benchmark.data import make_data_loader, make_dataset
 from maskrcnn_benchmark.data.datasets import COCODataset, ConcatDataset, ListDataset
 from maskrcnn_benchmark.data.image_io import decode_image
 from maskrcnn_benchmark.data.loaders import DecodingLoader, backends, build, choose_backend
-from maskrcnn_benchmark.data.loaders.device_images import DeviceImages
 from maskrcnn_benchmark.data.loaders.encoded import BatchReader, UndecodableError, why_not_encoded
 from maskrcnn_benchmark.data.loaders.jpeg_header import plain_jpeg_size
 from maskrcnn_benchmark.data.loaders.nvjpeg import NvjpegDecoder, scaled
@@ -334,13 +333,3 @@ def test_scaling_of_nvjpeg_equals_opencv(mirrored) -> None:
         wanted = wanted[:: -1 if mirrored[1] else 1, :: -1 if mirrored[0] else 1]
         found = scaled(chw, (height, width), mirrored).permute(1, 2, 0)
         assert np.abs(found.numpy().astype(int) - wanted).max() <= (0 if (height, width) == (60, 80) else 1)
-
-
-def test_images_of_another_stream_are_copied() -> None:
-    images = DeviceImages(torch.ones(1, 3, 4, 4, dtype=torch.uint8), [(4, 4)])
-    taken = images.to("cpu", non_blocking=True)
-    images.tensors.zero_()
-    images.sizes.zero_()
-    assert taken.tensors.all()
-    assert taken.sizes.tolist() == [[4, 4]]
-    assert images.to(dtype=torch.float32).tensors.dtype == torch.float32

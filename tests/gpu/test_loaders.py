@@ -11,6 +11,7 @@ from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.data.loaders import DecodingLoader
 from maskrcnn_benchmark.data.loaders.backends import what_dali_lacks, what_nvjpeg_lacks
+from maskrcnn_benchmark.data.loaders.device_images import DeviceImages
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
 from tests.data.loader_checks import (
@@ -101,6 +102,16 @@ def test_what_late_steps_read_is_their_own_batch(cfg, backend, keep_pixels: bool
     for (tensors, sizes, image_sizes), wanted in zip(seen, expected, strict=True):
         assert torch.equal(tensors.cpu(), wanted)
         assert [tuple(size) for size in sizes.tolist()] == list(image_sizes)
+
+
+def test_images_of_another_stream_are_copied() -> None:
+    images = DeviceImages(torch.ones(1, 3, 4, 4, dtype=torch.uint8, device=CUDA), [(4, 4)])
+    taken = images.to(CUDA, non_blocking=True, memory_format=torch.channels_last)
+    images.tensors.zero_()
+    images.sizes.zero_()
+    assert taken.tensors.all()
+    assert taken.sizes.tolist() == [[4, 4]]
+    assert images.to(dtype=torch.float32).tensors.dtype == torch.float32
 
 
 def test_real_photos(backend, external_data) -> None:

@@ -27,16 +27,17 @@ def own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
 
 
 class DeviceImages(ImageList):
-    """An ImageList whose tensors may belong to another stream than the present one; see `ImageList`.
+    """An ImageList that may have been made on another stream of a GPU than the present one; see `ImageList`.
 
-    Their memory goes back to the stream that they were made on, so a stream that reads them has to say so. `to` does,
+    Its memory goes back to the stream that it was made on, so a stream that reads it has to say so. On a GPU `to` does,
     and gives images that belong to the present stream alone: a copy on the device, some microseconds.
     """
 
     def to(self, *args: Any, **kwargs: Any) -> ImageList:
-        """Return a copy with ``tensors.to(...)`` in memory of the present stream."""
-        if self.tensors.is_cuda:
-            stream = torch.cuda.current_stream(self.tensors.device)
-            self.tensors.record_stream(stream)
-            self.sizes.record_stream(stream)
+        """Return the batch with ``tensors.to(...)``, on a GPU in memory of the present stream."""
+        if not self.tensors.is_cuda:
+            return super().to(*args, **kwargs)
+        stream = torch.cuda.current_stream(self.tensors.device)
+        self.tensors.record_stream(stream)
+        self.sizes.record_stream(stream)
         return ImageList(self.tensors.to(*args, copy=True, **kwargs), self.image_sizes, self.sizes.clone())

@@ -235,3 +235,13 @@ def test_coco_tiny_without_conversion(external_data, cfg) -> None:
     images, targets, _ = next(iter(loader))
     assert images.tensors.shape[0] == 2
     assert targets.labels.max() <= 80
+
+
+@pytest.mark.parametrize("kind", ["voc", "labelme", "instance_png"])
+def test_an_image_of_another_size_names_its_annotations(cfg, tmp_path: Path, kind: str) -> None:
+    use(cfg, FORMATS[kind](tmp_path / "data"))
+    cfg.MODEL.MASK_ON = kind not in WITHOUT_MASKS
+    dataset = make_dataset(cfg, "own", is_train=False)
+    cv2.imwrite(str(next((tmp_path / "data").rglob("c.jpg"))), np.zeros((HEIGHT, 99, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=rf"c.jpg is 99x48 pixels, but .*/sub/c(_mask)?\.(xml|json|png) says {WIDTH}x"):
+        dataset.load_image(3)

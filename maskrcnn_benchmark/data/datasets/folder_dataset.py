@@ -55,6 +55,7 @@ class FolderSource:
         files: the images, in the order of the data set.
         read: reads the annotations of one image.
         settings: what the packed form depends on beside the annotation files.
+        suffixes: what replaces the suffix of an image in the name of its annotations below ``place``.
         names: the classes, where the format lists them; None: they are the names of the objects.
         reads_images: whether sizes come from the images, so that the packed form depends on these too.
         errors: what is wrong with the folders as a whole.
@@ -66,6 +67,7 @@ class FolderSource:
     files: tuple[ImageFile, ...]
     read: Callable[[ImageFile], AnnotatedImage]
     settings: tuple[Any, ...]
+    suffixes: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None
     reads_images: bool = False
     errors: tuple[str, ...] = ()
@@ -108,7 +110,7 @@ class FolderDataset(PackedDataset):
                 "%d images of %s have no annotation file in %s and are left out, such as %s",
                 len(source.unlabelled), source.root, source.place, source.unlabelled[0],
             )  # fmt: skip
-        self.source = source
+        self._place, self._suffixes = source.place, source.suffixes
         files = [file.annotation for file in source.files if file.annotation is not None]
         if source.reads_images:
             files += [file.image for file in source.files]
@@ -123,9 +125,7 @@ class FolderDataset(PackedDataset):
         if with_masks and not self.has_masks and len(packed.labels):
             raise ValueError(f"{source.place}: the objects have boxes only; set MODEL.MASK_ON to False")
         self._label_of = self._relabel(classes)
-        self._usable = ~packed.iscrowd & (self._boxes[:, 2:] > self._boxes[:, :2]).all(axis=1)
-        if self.has_masks:
-            self._usable &= np.diff(packed.polygon_offsets) > 0
+        self._choose(self._is_object)
         if remove_images_without_annotations:
             self._select(np.flatnonzero(self._has_objects()))
         if not len(self):
@@ -149,8 +149,17 @@ class FolderDataset(PackedDataset):
             )
         return label_of
 
+    def _is_object(self, part: slice, boxes: np.ndarray) -> np.ndarray:
+        usable = ~self.packed.iscrowd[part] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        if self.has_masks:
+            usable &= np.diff(self.packed.polygon_offsets[part.start : part.stop + 1]) > 0
+        return usable
+
     def _source(self, row: int) -> Path:
-        return self.source.files[row].annotation or self.source.place
+        # Looked for again: as many paths as there are images would be copied into every process.
+        name = Path(self.packed.file_names[row]).with_suffix("")
+        candidates = (self._place / f"{name}{suffix}" for suffix in self._suffixes)
+        return next((path for path in candidates if path.is_file()), self._place)
 
     def load_targets(self, index: int) -> ImageTargets:
         """The objects of image ``index``: clipped boxes, labels, and polygons where there are such."""

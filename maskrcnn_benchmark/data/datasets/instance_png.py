@@ -83,14 +83,15 @@ def find_instance_png(
             "class only"
         )
     mapping = parse_json(Path(mapping_file)) if mapping_file is not None else None
-    endings = _SUFFIXES if mask_suffix is None else (mask_suffix,)
-    files, errors = match_files(root, place, [f"{ending}.png" for ending in endings])
+    suffixes = tuple(f"{ending}.png" for ending in (_SUFFIXES if mask_suffix is None else (mask_suffix,)))
+    files, errors = match_files(root, place, suffixes)
     return FolderSource(
         root=root,
         place=place,
         files=tuple(file for file in files if file.annotation is not None),
         read=partial(read_instance_png, name=names[0], mapping=mapping),
         settings=("instance_png", names[0] if mapping is None else sorted(map(str, mapping.items()))),
+        suffixes=suffixes,
         errors=tuple(errors),
         unlabelled=tuple(file.name for file in files if file.annotation is None),
     )

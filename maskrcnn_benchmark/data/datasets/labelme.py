@@ -72,6 +72,7 @@ def find_labelme(json_dir: str | Path, img_dir: str | Path | None = None) -> Fol
         files=tuple(file for file in files if file.annotation is not None),
         read=read_labelme,
         settings=("labelme",),
+        suffixes=(".json",),
         errors=tuple(errors),
         unlabelled=tuple(file.name for file in files if file.annotation is None),
     )

@@ -51,6 +51,7 @@ def find_voc_xml(img_dir: str | Path, xml_dir: str | Path, *, use_difficult: boo
         files=tuple(file for file in files if file.annotation is not None),
         read=partial(read_voc_xml, use_difficult=use_difficult),
         settings=("voc", use_difficult),
+        suffixes=(".xml",),
         errors=tuple(errors),
         unlabelled=tuple(file.name for file in files if file.annotation is None),
     )

@@ -139,6 +139,7 @@ def _source(root: Path, place: Path, files: list[ImageFile], names: tuple[str, .
         files=tuple(files),
         read=partial(read_yolo, names=names),
         settings=("yolo",),
+        suffixes=(".txt",),
         names=names,
         reads_images=True,
         errors=tuple(errors),

@@ -143,6 +143,30 @@ def test_environment_chooses(checkout):
     assert call[call.index("DTYPE") :][:6] == ["DTYPE", "bfloat16", "NHWC", "False", "DATALOADER.HYBRID", "False"]
 
 
+def test_the_check_of_a_gpu_runs_its_parts(checkout, tmp_path):
+    out = tmp_path / "out"
+    driver = fake_driver(checkout)
+    done = checkout.run("check_gpu.sh", out, "build", "tests", "speed", STUB_GPUS=1, PATH=driver, SPEED="--part 1/4")
+    assert done.returncode == 1, done.stderr
+    assert checkout.calls() == [
+        ["setup.py", "build_ext", "--inplace"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "--all", "tests"],
+        ["benchmarks/train_speed.py", "--part", "1/4"],
+    ]
+    assert "build: passed" in done.stdout
+    assert "tests: passed" in done.stdout
+    assert "speed: failed" in done.stdout  # the stub leaves no table
+    assert {path.name for path in out.iterdir()} == {"build.log", "tests.log", "speed.log"}
+
+
+@pytest.mark.parametrize(("part", "said"), [("speeed", "no part speeed"), ("build", "no usable CUDA device")])
+def test_the_check_of_a_gpu_says_what_is_wrong(checkout, tmp_path, part, said):
+    done = checkout.run("check_gpu.sh", tmp_path / "out", part)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert checkout.calls() == []
+
+
 @pytest.mark.parametrize(("gpu", "said"), [("5", "has 4 CUDA"), ("two", "number of processes")])
 def test_impossible_gpu_counts(checkout, gpu, said):
     done = checkout.run("train.sh", STUB_GPUS=4, PATH=fake_driver(checkout), GPU=gpu)

@@ -37,7 +37,7 @@ def check_coco(
             report.errors += [f"id {n} stands {count} times in {key!r}" for n, count in ids.items() if count > 1]
     if report.errors:
         return report
-    names = Counter(image.get("file_name") for image in data["images"])
+    names = Counter(str(image.get("file_name")) for image in data["images"])
     report.warnings += [f"file {name} is listed by {count} images" for name, count in names.items() if count > 1]
     for image in progress(data["images"]):
         report.errors += _faults_of_entry(image, Path(img_dir), decode=decode)
@@ -54,7 +54,7 @@ def check_coco(
 
 def _count(report: DataReport, data: dict[str, Any], categories: dict[int, str]) -> None:
     crowds = sum(bool(item.get("iscrowd")) for item in data["annotations"])
-    with_objects = {item.get("image_id") for item in data["annotations"] if not item.get("iscrowd")}
+    with_objects = {_id(item, "image_id") for item in data["annotations"] if not item.get("iscrowd")}
     report.counts = {
         "images": len(data["images"]),
         "images without objects": sum(image["id"] not in with_objects for image in data["images"]),
@@ -70,7 +70,7 @@ def _count(report: DataReport, data: dict[str, Any], categories: dict[int, str])
     for item in data["annotations"]:
         if item.get("iscrowd"):
             continue
-        name = categories.get(item.get("category_id"))
+        name = categories.get(_id(item, "category_id"))
         if name is not None:
             report.objects[name] += 1
         if _is_box(item.get("bbox")):
@@ -88,6 +88,12 @@ def _warnings_of_keypoints(data: dict[str, Any]) -> list[str]:
     if len(counts) < 2:
         return []
     return [f"objects have different numbers of keypoints, {sorted(counts)}: no model of keypoints can be trained"]
+
+
+def _id(item: dict[str, Any], key: str) -> int | None:
+    """The id that an entry names; None where it names none."""
+    value = item.get(key)
+    return value if isinstance(value, int) else None
 
 
 def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -115,11 +121,11 @@ def _faults_of_annotation(
 ) -> tuple[list[str], list[str]]:
     """(errors, warnings) of one annotation."""
     errors, warnings = [], []
-    image = images.get(item.get("image_id"))
+    image = images.get(_id(item, "image_id"))
     who = f"annotation {item['id']}" if image is None else f"{image.get('file_name')}: annotation {item['id']}"
     if image is None:
         errors.append(f"{who} belongs to image {item.get('image_id')}, which is not listed")
-    if item.get("category_id") not in categories:
+    if _id(item, "category_id") not in categories:
         errors.append(f"{who} has category {item.get('category_id')}, which is not listed")
     size = _size_of(image) if image is not None else None
     rings = None

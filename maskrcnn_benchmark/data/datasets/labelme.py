@@ -119,6 +119,8 @@ def _read_shape(
     name, kind, group = shape["label"], shape.get("shape_type") or "polygon", shape.get("group_id")
     if not isinstance(name, str) or not name:
         raise ValueError(f"its label must be a name, got {name!r}")
+    if not isinstance(kind, str) or not isinstance(group, (int, str, type(None))):
+        raise ValueError(f"shape_type must be a name and group_id a number or nothing, got {kind!r} and {group!r}")
     if name in _NO_CLASSES:
         return name, group, None
     points = points_of(shape["points"])

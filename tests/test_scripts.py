@@ -343,6 +343,15 @@ def test_setup_works_once_and_then_does_nothing(checkout):
     assert len(checkout.calls()) == 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="DALI is for Linux")
+def test_all_tests_install_what_they_need(checkout):
+    done = checkout.run("test.sh", "--all", CXX="true", SKIP_SETUP="")
+    assert done.returncode == 0, done.stderr
+    pip, _, pytest_call = checkout.calls()
+    assert pip[-1] == ".[test,dali]"
+    assert pytest_call == ["-m", "pytest", "--all"]
+
+
 def test_setup_of_a_new_machine(checkout):
     set_up = partial(checkout.run, "setup.sh", CXX="true", STUB_NO_TORCH=1)
     done = set_up()

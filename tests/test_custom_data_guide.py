@@ -164,6 +164,41 @@ def test_the_guide_with_a_tiny_network(title, tiny_run, tmp_path, monkeypatch, c
 
 
 @pytest.mark.slow
+def test_the_real_penn_fudan_set_as_the_guide_says(external_data, tiny_run, tmp_path, monkeypatch):
+    source = external_data("PennFudanPed")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(FORMATS, "PNG instance masks", (lambda _: None, ("person",), None))
+    (folder / "PennFudanPed").symlink_to(source)
+    settings = {**OPTIONS, "SOLVER.MAX_ITER": 2}
+    settings.pop("MODEL.ROI_BOX_HEAD.NUM_CLASSES")
+    prepare(folder, "PNG instance masks", settings)
+    for command in "".join(blocks(INTRODUCTION, "bash")).splitlines():
+        assert run_here(command) == 0, command
+    check_results(folder, "PNG instance masks")
+    tested = json.loads((folder / "results/parts/inference/people_val/bbox.json").read_text())
+    assert 15 < len({each["image_id"] for each in tested}) < 60, "a fifth of 170"
+
+
+def test_coco_tiny_by_config_alone(external_data, tiny_run, tmp_path):
+    root = external_data("coco_tiny")
+    entries = [
+        {"name": split, "img_dir": str(root / split), "ann_file": str(root / f"annotations/instances_{split}.json")}
+        for split in ("train2017", "val2017")
+    ]
+    datasets = {"CUSTOM": entries, "TRAIN": "(train2017,)", "TEST": "(val2017,)"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"_BASE_": str(REPOSITORY / BASE), "DATASETS": datasets}))
+    unset = dict.fromkeys(("MODEL.ROI_BOX_HEAD.NUM_CLASSES", "DATASETS.CUSTOM", "DATASETS.TRAIN", "DATASETS.TEST"))
+    tiny_run.train(config=tmp_path / "mine.yaml", keys={**unset, "SOLVER.MAX_ITER": 2})
+    saved = yaml.safe_load((tiny_run.output / "config.yml").read_text())
+    assert saved["MODEL"]["ROI_BOX_HEAD"]["NUM_CLASSES"] == 81
+    assert saved["DATASETS"]["CLASSES"][0] == "person"
+    results = torch.load(tiny_run.output / "inference/val2017/coco_results.pth", weights_only=True)
+    assert set(results) == {"bbox", "segm"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("title", FORMATS)
 def test_the_guide_with_the_demo_s_network(title, tmp_path):
     settings = {"SOLVER.MAX_ITER": 12, "SOLVER.STEPS": "(10,)", "SOLVER.WARMUP_ITERS": 2, "SOLVER.LOG_PERIOD": 4}

@@ -60,7 +60,9 @@ def _count(report: DataReport, data: dict[str, Any], categories: dict[int, str])
         "images without objects": sum(image["id"] not in with_objects for image in data["images"]),
         "categories": len(categories),
         "objects": len(data["annotations"]) - crowds,
-        "objects with masks": sum(bool(item.get("segmentation")) for item in data["annotations"]),
+        "objects with masks": sum(
+            bool(item.get("segmentation")) and not item.get("iscrowd") for item in data["annotations"]
+        ),
         "crowds": crowds,
     }
     with_keypoints = sum(bool(item.get("keypoints")) for item in data["annotations"])

@@ -58,12 +58,15 @@ def test_a_batch_of_a_worker_equals_one_made_here(normalize, polygons, keypoints
         assert_same_batch(found, collate(samples[first : first + 2]))
 
 
-def test_pixels_share_memory_and_the_rest_travels_in_the_message():
+def test_a_batch_travels_in_two_blocks_of_shared_memory():
     samples = [sample(index, polygons=True, keypoints=True) for index in range(2)]
     (batch,) = DataLoader(samples, batch_size=2, collate_fn=BatchCollator(32), num_workers=1)
-    shared = {name: tensor.is_shared() for name, tensor in tensors_of(batch).items()}
-    assert shared.pop("images")
-    assert not any(shared.values())
+    tensors = tensors_of(batch)
+    assert not tensors.pop("sizes").is_shared()
+    assert tensors["images"].is_shared()
+    storages = {name: tensor.untyped_storage().data_ptr() for name, tensor in tensors.items()}
+    assert len(set(storages.values())) == 2
+    assert list(storages.values()).count(storages["images"]) == 1
 
 
 def test_what_is_beside_the_images_is_zero_in_shared_memory_too():

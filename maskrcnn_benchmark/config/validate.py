@@ -189,6 +189,9 @@ def _check_deformable(cfg: CfgNode) -> None:
 def _check_data(cfg: CfgNode) -> None:
     """Check the sections INPUT, DATASETS and DATALOADER."""
     custom_entries(cfg)
+    names = cfg.DATASETS.CLASSES
+    fits = all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
+    _require(fits, cfg, "DATASETS.CLASSES", "names of classes, each once")
     for key in ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"):
         value = _get(cfg, key)
         sizes = value if isinstance(value, tuple) else (value,)

@@ -89,6 +89,7 @@ def test_the_published_job_is_sound(cfg, world_size):
         ),
         ({"TEST.BBOX_AUG.ENABLED": True, "TEST.BBOX_AUG.SCALES": (400, 0)}, 1, "TEST.BBOX_AUG.SCALES must be lengths"),
         ({"DATASETS.CUSTOM": [{"name": "a"}]}, 1, r"DATASETS.CUSTOM\[0\] lacks ann_file and lacks img_dir"),
+        ({"DATASETS.CLASSES": ("a", "a")}, 1, r"DATASETS.CLASSES must be names of classes, each once"),
     ],
 )
 def test_a_fault_names_key_and_remedy(cfg, overrides, world_size, message):

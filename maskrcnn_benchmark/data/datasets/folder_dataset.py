@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,12 @@ class FolderDataset(PackedDataset):
         FileNotFoundError: when a file is missing.
         ValueError: when a file is faulty, an object has a class that is not listed, there are no polygons to take masks
             from, or no image is left.
+
+    Attributes:
+        names_from_objects: whether the format lists no classes, so that they are what the objects are called.
     """
+
+    names_from_objects = False
 
     def __init__(
         self,
@@ -106,10 +111,7 @@ class FolderDataset(PackedDataset):
         if source.errors:
             raise ValueError(source.errors[0])
         if source.unlabelled:
-            logger.warning(
-                "%d images of %s have no annotation file in %s and are left out, such as %s",
-                len(source.unlabelled), source.root, source.place, source.unlabelled[0],
-            )  # fmt: skip
+            _warn_of_unlabelled(source.root, source.place, len(source.unlabelled), source.unlabelled[0])
         self._place, self._suffixes = source.place, source.suffixes
         files = [file.annotation for file in source.files if file.annotation is not None]
         if source.reads_images:
@@ -117,7 +119,7 @@ class FolderDataset(PackedDataset):
         names = tuple((file.name, file.annotation is not None) for file in source.files)
         packed = open_packed(
             source.place,
-            partial(_pack_quietly, source=source),
+            functools.partial(_pack_quietly, source=source),
             fingerprint=fingerprint_of(files, names, source.names, *source.settings),
         )
         super().__init__(packed, source.root, transforms)
@@ -167,7 +169,7 @@ class FolderDataset(PackedDataset):
         targets.labels[:] = self._label_of[targets.labels]
         return targets
 
-    @cached_property
+    @functools.cached_property
     def coco(self) -> COCO:
         """The annotations as pycocotools sees them, for evaluation; made on first use."""
         return coco_of(self.packed, self._label_of[self.packed.labels], dict(enumerate(self.categories, start=1)))
@@ -175,6 +177,13 @@ class FolderDataset(PackedDataset):
     def __getstate__(self) -> dict[str, Any]:
         # Workers that are not forked receive the data set by pickle; they evaluate nothing.
         return {name: value for name, value in self.__dict__.items() if name != "coco"}
+
+
+@functools.lru_cache(maxsize=64)  # a run opens a data set more than once
+def _warn_of_unlabelled(root: Path, place: Path, count: int, first: str) -> None:
+    logger.warning(
+        "%d images of %s have no annotation file in %s and are left out, such as %s", count, root, place, first
+    )
 
 
 def match_files(

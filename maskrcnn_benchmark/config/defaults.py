@@ -223,7 +223,8 @@ _C.DATALOADER.NUM_WORKERS = 4
 _C.DATALOADER.SIZE_DIVISIBILITY = 0
 _C.DATALOADER.ASPECT_RATIO_GROUPING = True
 _C.DATALOADER.HYBRID = True
-# Which loader reads the images: "auto" takes the best one that is installed; "workers" decodes in processes.
+# What decodes images: "workers", processes of the CPU; "dali"; "nvjpeg", torchvision on the GPU; or "auto": with a
+# GPU and HYBRID True the first of dali, nvjpeg and workers that is there, otherwise workers.
 _C.DATALOADER.BACKEND = "auto"
 # Whether batches are normalised where the network runs, and on a GPU copied there while the step before computes:
 # "always", "never" (then the workers do it), or "auto": what is faster, which so far is always.

@@ -46,6 +46,8 @@ def make_decoding_loader(
     if reason:
         warn_once(f"images are decoded by OpenCV in worker processes, not by {backend}: {reason}")
         return None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())  # the decoders' threads know no current device
     num_workers = cfg.DATALOADER.NUM_WORKERS
     collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY, shapes=cfg.INPUT.SHAPE_BUCKETS)
     reader = BatchReader(dataset, collate)

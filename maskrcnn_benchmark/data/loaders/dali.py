@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn_benchmark.data.loaders.device_images import DeviceImages, own_stream
+from maskrcnn_benchmark.data.loaders.device_images import DeviceImages, OwnStream
 from maskrcnn_benchmark.data.loaders.encoded import EncodedBatch, UndecodableError
 from maskrcnn_benchmark.structures.image_list import ImageList
 
@@ -22,13 +22,14 @@ class DaliDecoder:
     would round them otherwise than `resized_size` does.
 
     Args:
-        device: "cuda" or "cpu"; where the pixels are wanted.
+        device: a CUDA device with its number, or the CPU; where the pixels are wanted.
         num_threads: DALI's own threads, for each pipeline.
     """
 
     def __init__(self, device: torch.device, *, num_threads: int) -> None:
         self.device = device
         self.num_threads = num_threads
+        self.own_stream = OwnStream(device)
         self._of_thread = threading.local()
 
     def __call__(self, batch: EncodedBatch) -> ImageList:
@@ -48,7 +49,7 @@ class DaliDecoder:
                 raise UndecodableError(_last_line(error)) from error
             raise
         pixels = decoded.as_tensor()
-        with own_stream(self.device) as stream:
+        with self.own_stream() as stream:
             out = torch.empty(pixels.shape(), dtype=torch.uint8, device=self.device)
             feed_ndarray(pixels, out, cuda_stream=stream)
             return DeviceImages(out.permute(0, 3, 1, 2), batch.targets.image_sizes)
@@ -120,7 +121,7 @@ def _make_pipeline(device: torch.device, *, batch_size: int, num_threads: int) -
     made = pipeline(
         batch_size=batch_size,
         num_threads=num_threads,
-        device_id=(device.index if device.index is not None else torch.cuda.current_device()) if on_gpu else None,
+        device_id=device.index if on_gpu else None,
         prefetch_queue_depth=1,  # the loader keeps several batches going, and an error stays with its batch
     )
     made.build()

@@ -11,19 +11,30 @@ import torch
 from maskrcnn_benchmark.structures.image_list import ImageList
 
 
-@contextmanager
-def own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
-    """Run a block on a stream of its own and wait for it; None and nothing of that on a CPU.
+class OwnStream:
+    """A stream for what is made beside the training; nothing on a CPU.
 
-    After it all that was made is there for every stream. A loader's thread may wait; the training's does not.
+    One for all threads of a decoder: PyTorch keeps the memory of each stream apart.
+
+    Args:
+        device: where things are made.
     """
-    if device.type != "cuda":
-        yield None
-        return
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        yield stream
-    stream.synchronize()
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def __call__(self) -> Iterator[torch.cuda.Stream | None]:
+        """Run a block on the stream and wait for it: after it, what was made is there for every stream.
+
+        A thread of a loader may wait; the training's does not.
+        """
+        if self.stream is None:
+            yield None
+            return
+        with torch.cuda.stream(self.stream):
+            yield self.stream
+        self.stream.synchronize()
 
 
 class DeviceImages(ImageList):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrcnn_benchmark.data.loaders.device_images import DeviceImages, own_stream
+from maskrcnn_benchmark.data.loaders.device_images import DeviceImages, OwnStream
 from maskrcnn_benchmark.data.loaders.encoded import EncodedBatch, UndecodableError
 from maskrcnn_benchmark.structures.image_list import ImageList
 
@@ -17,7 +17,7 @@ class NvjpegDecoder:
     """Turns encoded batches into pixels. It may be called from several threads.
 
     Args:
-        device: a CUDA device.
+        device: a CUDA device with its number.
         decode: files uint8 [B_n] to RGB pixels uint8 [3, H_n, W_n] on the device; None takes torchvision's decoder.
     """
 
@@ -26,6 +26,7 @@ class NvjpegDecoder:
     ) -> None:
         self.device = device
         self.decode = decode or self._decode
+        self.own_stream = OwnStream(device)
 
     def __call__(self, batch: EncodedBatch) -> ImageList:
         """Pixels uint8 [N, 3, H, W] in channels_last order, BGR, zeros beside and below each image.
@@ -33,7 +34,7 @@ class NvjpegDecoder:
         Raises:
             UndecodableError: when torchvision cannot decode one of the files.
         """
-        with own_stream(self.device):
+        with self.own_stream():
             out = torch.zeros((len(batch), *batch.shape, 3), dtype=torch.uint8, device=self.device).permute(0, 3, 1, 2)
             sizes = batch.targets.image_sizes
             images = self.decode(batch.files())

@@ -50,6 +50,7 @@ def test_the_published_job_is_sound(cfg, world_size):
         ({"MODEL.ROI_MASK_HEAD.RESOLUTION": 14}, 1, "MODEL.ROI_MASK_HEAD.RESOLUTION is 14, .* set RESOLUTION to 28"),
         ({"DATALOADER.SIZE_DIVISIBILITY": 0}, 1, "DATALOADER.SIZE_DIVISIBILITY must be a multiple of 32"),
         ({"DATALOADER.BACKEND": "disk"}, 1, "DATALOADER.BACKEND must be one of auto, workers"),
+        ({"DATALOADER.BROKEN_IMAGES": "drop"}, 1, "DATALOADER.BROKEN_IMAGES must be one of stop, skip, but is 'drop'"),
         ({"DATALOADER.PREFETCH": "on"}, 1, "DATALOADER.PREFETCH must be one of auto, always, never, but is 'on'"),
         (
             {"INPUT.SHAPE_BUCKETS": ((800, 1333),)},

@@ -37,18 +37,18 @@ def added_memory(
         ``added``: the difference; ``mapped``: what of it is the packed file itself. Libraries do not count: their
         share depends on who else uses them.
     """
-    with _run(control, samples=16, ranks=1, workers=1, start_method=start_method):
+    with training_run(control, samples=16, ranks=1, workers=1, start_method=start_method):
         pass  # whoever compiles a module for the first time takes memory for it
     arguments = {"samples": samples, "ranks": ranks, "workers": workers, "start_method": start_method}
-    with _run(ann_file, **arguments) as pids:
-        mapped, private = _mapped(pids), _anonymous(pids)
-    with _run(control, **arguments) as pids:
-        private -= _anonymous(pids)
+    with training_run(ann_file, **arguments) as pids:
+        mapped, private = mapped_mib(pids), anonymous_mib(pids)
+    with training_run(control, **arguments) as pids:
+        private -= anonymous_mib(pids)
     return {"added": round(mapped + private, 1), "mapped": round(mapped, 1)}
 
 
 @contextlib.contextmanager
-def _run(ann_file: Path, *, samples: int, ranks: int, workers: int, start_method: str) -> Iterator[list[int]]:
+def training_run(ann_file: Path, *, samples: int, ranks: int, workers: int, start_method: str) -> Iterator[list[int]]:
     """Process ids of a run that has gone through an epoch and waits."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.data.annotation_memory", str(ann_file), start_method]
     processes = [
@@ -76,14 +76,14 @@ def _with_descendants(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in _with_descendants(int(child)))]
 
 
-def _anonymous(pids: list[int]) -> float:
+def anonymous_mib(pids: list[int]) -> float:
     """MiB of memory that belongs to no file, proportional."""
     fields = ("Pss_Anon:", "Pss_Shmem:")
     lines = (line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) / 1024
 
 
-def _mapped(pids: list[int]) -> float:
+def mapped_mib(pids: list[int]) -> float:
     """MiB of packed files, proportional."""
     total, counts = 0, False
     for line in (line for pid in pids for line in Path(f"/proc/{pid}/smaps").read_text().splitlines()):

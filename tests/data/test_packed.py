@@ -12,7 +12,8 @@ import pytest
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from maskrcnn_benchmark.data.datasets.coco_json import decode_rle, pack_coco_json, polygons_of
+from maskrcnn_benchmark.data.datasets.coco_entries import decode_rle, polygons_of
+from maskrcnn_benchmark.data.datasets.coco_json import pack_coco_json
 from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, load_packed, open_packed, save_packed
 from tests.data.tiny_coco import TinyCoco, ring_mask, tiny_annotations
 

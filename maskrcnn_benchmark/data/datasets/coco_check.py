@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_benchmark.data.datasets.coco_json import keypoints_of, parse_json, polygons_of
+from maskrcnn_benchmark.data.datasets.coco_entries import keypoints_of, polygons_of
+from maskrcnn_benchmark.data.datasets.coco_json import parse_json
 from maskrcnn_benchmark.data.datasets.report import DataReport, Progress, faults_of_image, warnings_of_object
 
 

@@ -13,9 +13,6 @@ import orjson
 
 from maskrcnn_benchmark.data.datasets.coco_annotations import FAULTS, AnnotationArrays, convert, join
 from maskrcnn_benchmark.data.datasets.coco_entries import MOST_PIXELS
-from maskrcnn_benchmark.data.datasets.coco_entries import decode_rle as decode_rle
-from maskrcnn_benchmark.data.datasets.coco_entries import keypoints_of as keypoints_of
-from maskrcnn_benchmark.data.datasets.coco_entries import polygons_of as polygons_of
 from maskrcnn_benchmark.data.datasets.json_stream import UnsplittableError, read_members
 from maskrcnn_benchmark.data.datasets.packed.arrays import PackedAnnotations, PackedStrings, offsets_of
 

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as global_cfg
-from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data import broken_images, make_data_loader
 from maskrcnn_benchmark.data.broken_images import report_broken_images
 from maskrcnn_benchmark.data.keyed import SampleKey
 from maskrcnn_benchmark.engine.inference import compute_on_dataset
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from tests.apps.tiny_run import tiny_run
 from tests.data.test_build import assert_same_batch
 from tests.data.tiny_coco import SIZES, TinyCoco
+
+__all__ = ["tiny_run"]  # a fixture
 
 ITERATIONS = 12
 
@@ -179,3 +182,28 @@ def test_an_image_of_another_size_is_broken_too(cfg, tiny: TinyCoco) -> None:
     indices = [index for *_, batch in batches_of(cfg) for index in batch]
     assert 1 not in indices
     assert np.isin([0, 2, 3, 4], indices).all()
+
+
+def test_a_run_names_them_in_its_log(tiny_run) -> None:
+    damage(tiny_run.data, 5, 300)
+    keys = {"DATALOADER.BROKEN_IMAGES": "skip", "DATALOADER.NUM_WORKERS": 1, "SOLVER.CHECKPOINT_PERIOD": 9}
+    tiny_run.train(keys=keys | {"SOLVER.MAX_ITER": 3})
+    log = (tiny_run.output / "log.txt").read_text()
+    trained = [line for line in log.splitlines() if "others took their place" in line]
+    assert trained, "at the end of an epoch and of the run"
+    assert all("1 images could not be read" in line and line.endswith("image_5.jpg") for line in trained)
+    assert "2 images could not be read, and count as images without detections: image_300.jpg, image_5.jpg" in log
+    assert "images have predictions; the others are left out" not in log
+
+
+def test_all_processes_report_together(cfg, tiny: TinyCoco, caplog, monkeypatch) -> None:
+    damage(tiny, 5)
+    loader = make_data_loader(cfg)[0]
+    loader.dataset[SampleKey(0, 0)]
+    others = {f"{n:02d}.jpg": 2 for n in range(30)}
+    monkeypatch.setattr(broken_images.comm, "all_gather", lambda own: [own, others, {"image_5.jpg": 4}])
+    caplog.clear()
+    report_broken_images(loader.dataset)
+    (message,) = caplog.messages
+    assert message.startswith("31 images could not be read, and others took their place 65 times: 00.jpg, 01.jpg, ")
+    assert message.endswith("19.jpg and 11 more")

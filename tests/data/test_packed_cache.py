@@ -120,6 +120,14 @@ def test_of_several_processes_one_makes_a_damaged_cache_again(tiny: TinyCoco, tm
     assert (tmp_path / "log").read_text() == "packed\n"
 
 
+def test_writers_that_cannot_lock_disturb_nobody(tiny: TinyCoco, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cache, "fcntl", None)
+    expected = pickle.dumps(arrays_of(pack_coco_json(tiny.ann_file)))
+    run_together(4, _open_in_process, tiny.ann_file, tmp_path / "log", expected)
+    assert len(list(tiny.ann_file.parent.glob("*.packed"))) == 1
+    open_packed(tiny.ann_file, must_not_be_called)
+
+
 def test_after_a_killed_process_another_goes_on(tiny: TinyCoco, tmp_path: Path) -> None:
     folder = tiny.ann_file.parent
     process = FORK.Process(target=_hold_the_lock_and_die, args=(tiny.ann_file,))

@@ -118,6 +118,15 @@ def test_normalize_rgb_in_0_to_1() -> None:
     torch.testing.assert_close(Normalize(mean, std, to_bgr255=False)(image).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_normalize_takes_views_and_pixels_that_must_not_change() -> None:
+    image, normalize = image_of(7, 9), Normalize(MEAN, STD)
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    for view, same in ((image[:, ::-1], image[:, ::-1].copy()), (image[::2], image[::2].copy()), (frozen, image)):
+        torch.testing.assert_close(normalize(view), normalize(same), rtol=0, atol=0)
+    np.testing.assert_array_equal(frozen, image)
+
+
 def test_augmentation_depends_on_the_key_alone() -> None:
     compose = Compose([Resize((24, 32, 48), 0), Flip(0.5), Flip(0.5, vertical=True)], Normalize(MEAN, STD), seed=3)
     image = image_of(24, 30)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import multiprocessing
 import random
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import cv2
@@ -159,6 +162,24 @@ def test_an_undecodable_file_spoils_its_own_batch_only() -> None:
             decode(encoded_batch(good, bad, size=(16, 16)))
     assert decode(encoded_batch(good, good, good, size=(16, 16))).tensors.shape == (3, 3, 23, 21)
     assert decode(encoded_batch(good, size=(16, 16))).tensors.shape == (1, 3, 23, 21)
+
+
+def test_forked_workers_leave_pipelines_alone() -> None:
+    """Neither one in use nor one that is garbage, both with threads that a forked process does not have."""
+    batch = encoded_batch(encode(np.full((32, 32, 3), 90, dtype=np.uint8), ".jpg"), size=(16, 16))
+    alive = DaliDecoder(torch.device("cpu"), num_threads=2)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(alive, [batch] * 4))
+        for _ in range(5):
+            gc.disable()
+            DaliDecoder(torch.device("cpu"), num_threads=2)(batch)
+            child = multiprocessing.get_context("fork").Process(target=gc.collect)
+            child.start()
+            gc.enable()
+            child.join(20)
+            exit_code = child.exitcode
+            child.kill()
+            assert exit_code == 0
 
 
 def test_a_file_that_nobody_can_decode_is_named_or_passed_over(cfg, tiny: TinyCoco, caplog) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import gc
+import os
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ _DECODER = "decoders.image"  # what DALI's errors call the operator
 
 
 class DaliDecoder:
-    """Turns encoded batches into pixels. It may be called from several threads: each has a pipeline of its own.
+    """Turns encoded batches into pixels. It may be called from several threads; as many pipelines are made.
 
     On a GPU the files are decoded by its JPEG unit or its kernels, otherwise by libjpeg. Sizes are given to DALI, which
     would round them otherwise than `resized_size` does.
@@ -30,7 +32,7 @@ class DaliDecoder:
         self.device = device
         self.num_threads = num_threads
         self.own_stream = OwnStream(device)
-        self._of_thread = threading.local()
+        self._idle: list[Any] = []  # pipelines that no thread is using
 
     def __call__(self, batch: EncodedBatch) -> ImageList:
         """Pixels uint8 [N, 3, H, W] in channels_last order, BGR, zeros beside and below each image.
@@ -40,11 +42,10 @@ class DaliDecoder:
         """
         from nvidia.dali.plugin.pytorch import feed_ndarray
 
-        pipeline = self._pipeline(len(batch))
+        pipeline = self._take(len(batch))
         try:
             (decoded,) = pipeline.run(**pipeline_inputs(batch))
-        except RuntimeError as error:
-            del self._of_thread.pipeline  # what state it is in is not documented
+        except RuntimeError as error:  # this pipeline is not used again: what state it is in is not documented
             if _DECODER in str(error):
                 raise UndecodableError(_last_line(error)) from error
             raise
@@ -52,14 +53,18 @@ class DaliDecoder:
         with self.own_stream() as stream:
             out = torch.empty(pixels.shape(), dtype=torch.uint8, device=self.device)
             feed_ndarray(pixels, out, cuda_stream=stream)
-            return DeviceImages(out.permute(0, 3, 1, 2), batch.targets.image_sizes)
+            images = DeviceImages(out.permute(0, 3, 1, 2), batch.targets.image_sizes)
+        self._idle.append(pipeline)
+        return images
 
-    def _pipeline(self, batch_size: int) -> Any:
-        """The pipeline of this thread, made for batches as large as any so far."""
-        pipeline = getattr(self._of_thread, "pipeline", None)
+    def _take(self, batch_size: int) -> Any:
+        """A pipeline for batches of this size, an idle one where there is one."""
+        try:
+            pipeline = self._idle.pop()
+        except IndexError:
+            pipeline = None
         if pipeline is None or pipeline.max_batch_size < batch_size:
             pipeline = _make_pipeline(self.device, batch_size=batch_size, num_threads=self.num_threads)
-            self._of_thread.pipeline = pipeline
         return pipeline
 
 
@@ -88,9 +93,19 @@ def _last_line(error: RuntimeError) -> str:
     )
 
 
+@functools.cache
+def _spare_forked_processes() -> None:
+    """Keep workers that are forked later from destroying pipelines that the garbage collector finds there.
+
+    They do not have DALI's threads, for which it would wait for ever.
+    """
+    os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
+
+
 def _make_pipeline(device: torch.device, *, batch_size: int, num_threads: int) -> Any:
     from nvidia.dali import fn, pipeline_def, types
 
+    _spare_forked_processes()
     on_gpu = device.type == "cuda"
 
     @pipeline_def

@@ -172,7 +172,9 @@ def test_forked_workers_leave_pipelines_alone() -> None:
         list(pool.map(alive, [batch] * 4))
         for _ in range(5):
             gc.disable()
-            DaliDecoder(torch.device("cpu"), num_threads=2)(batch)
+            dead = DaliDecoder(torch.device("cpu"), num_threads=2)
+            dead(batch)
+            dead.cycle, dead = dead, None
             child = multiprocessing.get_context("fork").Process(target=gc.collect)
             child.start()
             gc.enable()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,12 @@ class _Objects:
         return len(self.dataset.load_targets(key.index % len(self.dataset)))
 
 
+def _collect(worker: int) -> None:
+    # A collection writes to every Python object, which takes a copy of what processes shared; whether one falls into
+    # the epoch is chance.
+    gc.collect()
+
+
 def _train(ann_file: Path, start_method: str, samples: int, ranks: int, rank: int, workers: int) -> None:
     from torch.utils.data import DataLoader
 
@@ -118,6 +125,7 @@ def _train(ann_file: Path, start_method: str, samples: int, ranks: int, rank: in
         batch_sampler=KeyedBatchSampler(GroupedBatchSampler(sampler, is_upright, _IMAGES_PER_BATCH)),
         num_workers=workers,
         persistent_workers=True,
+        worker_init_fn=_collect,
         multiprocessing_context=start_method,
         collate_fn=sum,
     )

@@ -32,6 +32,7 @@ TORCH = Path(torch.__file__).resolve().parent
 ARCHITECTURES = (80, 90)
 # Ops without a CUDA kernel, and why.
 CPU_ONLY = {
+    "normalize_images": "on CUDA devices the plain one is a few launches over memory that is there already",
     "paste_masks": "masks are pasted into the images on the CPU, where they are needed",
     "paste_masks_rle": "masks are encoded on the CPU, where they are written",
 }

@@ -140,7 +140,7 @@ class PackedDataset(DetectionDataset):
 
     def _source(self, row: int) -> Path:
         """The annotation file of an image, for messages."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _source(row)")
 
     def _choose(self, is_object: Callable[[slice, np.ndarray], np.ndarray]) -> None:
         """Say which annotations are objects, without arrays of their length: memory once taken stays with a process.
@@ -215,7 +215,7 @@ class PackedDataset(DetectionDataset):
 
     def _keypoints(self, annotations: np.ndarray) -> ImageKeypoints:
         """Keypoints of some annotations, int64 [G]; asked for where there are keypoints."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has keypoints, so it must define _keypoints(annotations)")
 
     def get_img_info(self, index: int) -> dict[str, Any]:
         """``id``, ``height``, ``width`` and ``file_name`` of image ``index``."""

@@ -94,10 +94,3 @@ class ROIKeypointHead(nn.Module):
             result.add_field("keypoints", keypoints)
             results.append(result)
         return results
-
-
-def build_roi_keypoint_head(
-    cfg: Any, in_channels: int, box_feature_extractor: nn.Module | None = None
-) -> ROIKeypointHead:
-    """Build the keypoint head over a pyramid of in_channels channels."""
-    return ROIKeypointHead.from_config(cfg, in_channels, box_feature_extractor)

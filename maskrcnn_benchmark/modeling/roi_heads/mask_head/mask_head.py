@@ -91,8 +91,3 @@ class ROIMaskHead(nn.Module):
         """Return the detections with field mask."""
         logits = self.predictor(self.feature_extractor(features, boxlists_to_rois(detections)))
         return self.post_processor(logits, detections)
-
-
-def build_roi_mask_head(cfg: Any, in_channels: int, box_feature_extractor: nn.Module | None = None) -> ROIMaskHead:
-    """Build the mask head over feature maps of in_channels channels."""
-    return ROIMaskHead.from_config(cfg, in_channels, box_feature_extractor)

@@ -16,6 +16,7 @@ from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
 from maskrcnn_benchmark.engine.progress import TrainProgress
+from maskrcnn_benchmark.engine.saver import Saver
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.structures.image_list import ImageList
@@ -107,7 +108,7 @@ def do_train(
     if arguments.get("scaler") and precision.scaler.is_enabled():
         precision.scaler.load_state_dict(arguments["scaler"])
     progress.load_state_dict(arguments.get("meters", {}))
-    saver = _Saver(checkpointer, checkpoint_period, arguments, model, precision, progress)
+    saver = Saver(checkpointer, checkpoint_period, arguments, model, precision, progress)
 
     logger.info("Start training at iteration %d of %d", start, last)
     model.train()
@@ -146,54 +147,6 @@ def do_train(
         progress.add_losses(buffer.read())
         saver.save(iteration, final=True)
     return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))
-
-
-class _Saver:
-    """Writes the checkpoints of a run when they are due.
-
-    A checkpoint between two updates would lose the gradients collected so far, so it waits for the next update.
-    """
-
-    def __init__(
-        self,
-        checkpointer: Any,
-        period: int,
-        arguments: dict[str, Any],
-        model: nn.Module,
-        precision: Precision,
-        progress: TrainProgress,
-    ) -> None:
-        self.checkpointer = checkpointer
-        self.period = period
-        self.arguments = arguments
-        self.model = model
-        self.precision = precision
-        self.progress = progress
-        self.last_saved = arguments["iteration"]
-
-    def is_due(self, iteration: int, weights_changed: bool) -> bool:
-        return (
-            self.checkpointer is not None
-            and self.period > 0
-            and weights_changed
-            and iteration // self.period > self.last_saved // self.period
-        )
-
-    def save(self, iteration: int, *, final: bool) -> None:
-        due = self.is_due(iteration, True)
-        self.last_saved = iteration
-        self.arguments.update(
-            iteration=iteration, scaler=self.precision.scaler.state_dict(), meters=self.progress.state_dict()
-        )
-        if self.checkpointer is None:
-            return
-        # A finite loss can still have had a gradient that is not.
-        if not all(torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).tolist()):
-            raise FloatingPointError(f"the weights are no longer finite at iteration {iteration}; nothing is saved")
-        if due:
-            self.checkpointer.save(f"model_{iteration:07d}", **self.arguments)
-        if final:
-            self.checkpointer.save("model_final", **self.arguments)
 
 
 def _finish(progress: TrainProgress, summary: TrainSummary) -> TrainSummary:

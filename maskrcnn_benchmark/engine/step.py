@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskrcnn_benchmark.engine.nonfinite import UpdateGuard
 from maskrcnn_benchmark.engine.precision import Precision
 
 
 class TrainStep:
     """Forward and backward of one micro-batch; after every ``accumulate_steps`` of them an update.
+
+    An update whose losses or gradients are not finite changes no weight; the schedule counts it.
 
     Args:
         model: gives a dict of 0-d losses; wrapped for several processes or not.
@@ -23,6 +26,7 @@ class TrainStep:
         precision: number format and loss scaler.
         accumulate_steps: micro-batches an update; losses are divided by it, so gradients are means.
         max_grad_norm: gradients of a larger L2 norm over all parameters are scaled down to it; 0 for no limit.
+        skip_nonfinite: the updates after one that was not finite are made; otherwise none is.
     """
 
     def __init__(
@@ -34,10 +38,11 @@ class TrainStep:
         *,
         accumulate_steps: int = 1,
         max_grad_norm: float = 0.0,
+        skip_nonfinite: bool = False,
     ) -> None:
         if accumulate_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATE_STEPS must be 1 or more, got {accumulate_steps}")
-        if precision.scaler.is_enabled():
+        if precision.scaler.is_enabled() or skip_nonfinite:
             # The scaler skips the first updates until its scale fits; the schedule counts them, as published.
             warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
         self.model = model
@@ -46,10 +51,16 @@ class TrainStep:
         self.precision = precision
         self.accumulate_steps = accumulate_steps
         self.max_grad_norm = max_grad_norm
+        self.guard = UpdateGuard(model, keeps_on=skip_nonfinite)
+        self.trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def ends_update(self, iteration: int) -> bool:
         """Whether the weights change in this iteration (counted from 1): in each ``accumulate_steps``-th."""
         return iteration % self.accumulate_steps == 0
+
+    def dropped(self, iteration: int) -> Tensor | None:
+        """Whether the update after an iteration that was just run was dropped, 0-d; None where none was due."""
+        return self.guard.dropped if self.ends_update(iteration) else None
 
     def __call__(self, images: Any, targets: Any, *, iteration: int) -> dict[str, Tensor]:
         """Run one iteration, counted from 1.
@@ -59,9 +70,11 @@ class TrainStep:
         """
         updates = self.ends_update(iteration)
         with self._gradient_exchange(updates):
+            self.guard.before_forward()
             with self.precision.autocast():
                 losses = self.model(images, targets)
             total = sum(losses.values())
+            self.guard.watch(total)
             self.precision.scaler.scale(total / self.accumulate_steps).backward()
         if updates:
             self._update()
@@ -75,12 +88,16 @@ class TrainStep:
 
     def _update(self) -> None:
         scaler = self.precision.scaler
+        gradients = [parameter.grad for parameter in self.trainable if parameter.grad is not None]
+        dropped = self.guard.judge(gradients, scaled=scaler.is_enabled())
         if self.max_grad_norm > 0:
             scaler.unscale_(self.optimizer)
-            trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(trainable, self.max_grad_norm)
-        scaler.step(self.optimizer)
-        scaler.update()
+            nn.utils.clip_grad_norm_(self.trainable, self.max_grad_norm)
+        if scaler.is_enabled():
+            scaler.step(self.optimizer)
+            scaler.update()
+        else:
+            self.guard.update(self.optimizer, dropped)
         self.scheduler.step()
         self.clear_gradients()
 

@@ -95,7 +95,8 @@ def do_train(
         per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
 
     Raises:
-        FloatingPointError: a loss is not finite. No checkpoint is written after it.
+        FloatingPointError: a loss or a gradient is not finite. The weights are then those from before that iteration
+            (on a GPU with a fused optimiser only), and no checkpoint is written after it.
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
@@ -120,7 +121,8 @@ def do_train(
         progress.data_arrived()
         seed_step(seed, iteration, comm.get_rank())
         lr = optimizer.param_groups[0]["lr"]
-        buffer.append(iteration, step(images, targets, iteration=iteration), indices)
+        losses = step(images, targets, iteration=iteration)
+        buffer.append(iteration, losses, indices, dropped=step.dropped(iteration))
         arguments["iteration"] = iteration
         num_images += len(indices) * comm.get_world_size()
 
@@ -129,7 +131,7 @@ def do_train(
             report_broken_images(getattr(data_loader, "dataset", None))
         saves = at_end or saver.is_due(iteration, step.ends_update(iteration))
         logs = at_end or iteration % log_period == 0
-        if saves or logs:
+        if saves or logs or step.guard.is_noticed():
             progress.add_losses(buffer.read())  # the one synchronisation with the device
         progress.iteration_done()
         if logs:

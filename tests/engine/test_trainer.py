@@ -171,7 +171,7 @@ def test_losses_are_read_once_a_period(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: pytest.fail("a loss was read on its own"))
     model, optimizer, scheduler, _ = make_run(tmp_path)
     do_train(model, TinyLoader(40), optimizer, scheduler, None, CPU, 0, {"iteration": 0}, log_period=20)
-    assert reads == [torch.Size([20, 2])] * 2
+    assert reads == [torch.Size([20, 3])] * 2  # two losses, and whether the update was dropped
 
 
 def test_the_callback_ends_the_run_and_its_weights_are_saved(tmp_path):
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):
     class BrokenGradient(nn.Module):
         def __init__(self):
             super().__init__()
@@ -220,9 +220,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     *_, checkpointer = make_run(tmp_path)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    with pytest.raises(FloatingPointError, match="weights are no longer finite at iteration 1"):
+    with pytest.raises(FloatingPointError, match="gradients are not finite, although .* iteration 1"):
         do_train(model, TinyLoader(1), optimizer, scheduler, checkpointer, CPU, 1, {"iteration": 0})
     assert os.listdir(tmp_path) == []
+    assert model.weight.item() == 0
 
 
 def test_gradients_are_limited(tmp_path):

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.categories import save_categories
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.manifest import RunRecord
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.apps.test import figures_of, run_tests
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
@@ -61,17 +62,24 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
     tester = _Tester(run, precision, mlperf)
     begin = time.perf_counter()
-    model, summary = build_and_train(run.cfg, run, precision, tester, mlperf)
-    figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
-    if not args.skip_test and not tester.has_run:
-        tester(model)
+    with RunRecord(run.output_dir) as record:
+        model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record)
+        figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
+        if not args.skip_test and not tester.has_run:
+            tester(model)
+        record.finish("target reached" if summary.stopped_early else "finished", tester.results)
     run.sink.log((), {**figures, **tester.figures()})
     run.sink.close()
     comm.destroy_process_group()
 
 
 def build_and_train(
-    cfg: CfgNode, run: Run, precision: Precision, tester: Callable[..., Any], mlperf: MlperfSink
+    cfg: CfgNode,
+    run: Run,
+    precision: Precision,
+    tester: Callable[..., Any],
+    mlperf: MlperfSink,
+    record: RunRecord,
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -81,6 +89,7 @@ def build_and_train(
         precision: number format.
         tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL, and every SOLVER.TEST_PERIOD iterations.
         mlperf: is told when the clock starts and of each epoch.
+        record: keeps what the run's bits depend on.
 
     Returns:
         The trained model, wrapped where there are several processes, and what the loop did.
@@ -133,6 +142,7 @@ def build_and_train(
         iterations_per_epoch=iterations_per_epoch,
         num_images=len(loader.dataset),
     )
+    trace = record.begin(cfg, model, loader, precision, run.device, arguments)
     summary = do_train(
         model,
         loader,
@@ -151,6 +161,7 @@ def build_and_train(
         seed=cfg.SEED,
         iterations_per_epoch=iterations_per_epoch,
         sink=run.sink,
+        trace=trace,
         per_iter_end_callback_fn=after_iteration,
     )
     return model, summary

@@ -21,6 +21,7 @@ from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
+from maskrcnn_benchmark.tracking.trace import Trace
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
@@ -67,6 +68,7 @@ def do_train(
     seed: int = 0,
     iterations_per_epoch: int = 0,
     sink: MetricSink | None = None,
+    trace: Trace | None = None,
     per_iter_end_callback_fn: Callable[[int], bool] | None = None,
 ) -> TrainSummary:
     """Train until the loader ends.
@@ -92,6 +94,7 @@ def do_train(
         seed: of the run.
         iterations_per_epoch: for the epoch number beside each figure; 0 for none.
         sink: receives the figures of each log line.
+        trace: keeps what each iteration saw and gave.
         per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
 
     Raises:
@@ -100,6 +103,7 @@ def do_train(
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
+    trace = trace or Trace()
     step = TrainStep(
         model, optimizer, scheduler, precision, accumulate_steps=accumulate_steps, max_grad_norm=max_grad_norm
     )
@@ -121,6 +125,7 @@ def do_train(
         progress.data_arrived()
         seed_step(seed, iteration, comm.get_rank())
         lr = optimizer.param_groups[0]["lr"]
+        trace.begin(iteration, lr, indices)
         losses = step(images, targets, iteration=iteration)
         buffer.append(iteration, losses, indices, dropped=step.dropped(iteration))
         arguments["iteration"] = iteration
@@ -132,11 +137,12 @@ def do_train(
         saves = at_end or saver.is_due(iteration, step.ends_update(iteration))
         logs = at_end or iteration % log_period == 0
         if saves or logs or step.guard.is_noticed():
-            progress.add_losses(buffer.read())  # the one synchronisation with the device
+            progress.add_losses(trace.write(buffer.read()))  # the one synchronisation with the device
         progress.iteration_done()
         if logs:
             progress.report(iteration, lr=lr)
         if saves:
+            trace.write_weights(iteration, model)
             saver.save(iteration, final=at_end)
         if per_iter_end_callback_fn is not None:
             stopped_early = bool(per_iter_end_callback_fn(iteration=iteration))
@@ -146,7 +152,8 @@ def do_train(
                 model.train()
     if stopped_early and iteration < last:
         report_broken_images(getattr(data_loader, "dataset", None))
-        progress.add_losses(buffer.read())
+        progress.add_losses(trace.write(buffer.read()))
+        trace.write_weights(iteration, model)
         saver.save(iteration, final=True)
     return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))
 

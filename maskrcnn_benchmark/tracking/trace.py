@@ -1,0 +1,170 @@
+"""The trace of a training run: what each iteration saw and gave, exactly, so that two runs can be laid side by side.
+
+A file of JSON lines without times, so equal runs agree byte for byte. A run that was interrupted and resumed does too,
+but for the weights of a checkpoint that was written because of the interruption.
+
+    {"iteration": 0, "weights": "<sha256>"}                               the weights that training begins with
+    {"iteration": 7, "learning_rate": 0.0021, "images": [139, 285], "losses": {"loss_mask": 0.69171142578125, ...}}
+    {"iteration": 2500, "weights": "<sha256>"}                            the weights of each checkpoint
+
+Losses are means over processes, float32 written so that they read back to the last bit; images are those of the first
+process. Layout 1, which manifest.json names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from maskrcnn_benchmark.utils.digest import digest_tensors
+
+_Rows = Sequence[Mapping[str, float]]
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
+
+TRACE_FILE = "trace.jsonl"
+TRACE_FORMAT = 1
+
+
+class Trace:
+    """Writes the trace of one run.
+
+    Iterations wait here until their losses are read from the device, which the training loop does now and then anyway.
+    What cannot be written, on a full disk for instance, is tried again with the next lines.
+
+    Args:
+        path: the file; None: nothing is kept.
+        iteration: iterations done before. Of an existing file, what comes after is cut off: a run that was killed may
+            have gone further than its last checkpoint.
+        image_ids: data set index -> image id; None: the indices are written.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: str | None = None, *, iteration: int = 0, image_ids: Mapping[int, Any] | None = None
+    ) -> None:
+        self.path = path
+        self.image_ids = image_ids
+        self.waiting: list[tuple[int, float, Sequence[int]]] = []
+        self.digests: dict[int, str] = {}  # of the weights, by iteration
+        self.unwritten, self.size = b"", 0
+        if path is not None:
+            with open(path, "ab"):
+                pass
+            self.size = cut_lines(path, iteration if iteration else -1)
+            self.digests = {line["iteration"]: line["weights"] for line in read_trace(path) if "weights" in line}
+
+    def begin(self, iteration: int, learning_rate: float, indices: Sequence[int]) -> None:
+        """An iteration begins, over the images with these data set indices."""
+        if self.path is not None:
+            self.waiting.append((iteration, learning_rate, indices))
+
+    def write(self, rows: _Rows) -> _Rows:
+        """Write the iterations that wait, each with its losses.
+
+        Args:
+            rows: losses by name, one row an iteration since the last call; their sum, "loss", is left out.
+
+        Returns:
+            The same rows.
+        """
+        lines = []
+        for (iteration, learning_rate, indices), row in zip(self.waiting, rows, strict=False):
+            ids = [self.image_ids[index] if self.image_ids is not None else int(index) for index in indices]
+            losses = {name: _exact(row[name]) for name in sorted(row) if name != "loss"}
+            lines.append({"iteration": iteration, "learning_rate": learning_rate, "images": ids, "losses": losses})
+        self.waiting = []
+        self._append(lines)
+        return rows
+
+    def write_weights(self, iteration: int, model: nn.Module) -> None:
+        """Write what the weights of a model, wrapped or not, are after an iteration. Waits for the device.
+
+        Call it before their checkpoint is written: the line is on the disk when this returns, so that a run that goes
+        on from the checkpoint finds it.
+        """
+        if self.path is not None and iteration not in self.digests:
+            self.write_digest(iteration, digest_tensors(getattr(model, "module", model).state_dict()))
+
+    def write_digest(self, iteration: int, digest: str) -> None:
+        """Write the digest of the weights where it is known already."""
+        self.digests[iteration] = digest
+        self._append([{"iteration": iteration, "weights": digest}], sync=True)
+
+    def _append(self, lines: Sequence[Mapping[str, Any]], *, sync: bool = False) -> None:
+        if self.path is None or not lines:
+            return
+        was_behind = bool(self.unwritten)
+        self.unwritten += "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        try:
+            with open(self.path, "r+b") as file:
+                file.truncate(self.size)  # half a line of an attempt that failed
+                file.seek(self.size)
+                file.write(self.unwritten)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            if not was_behind:
+                logger.warning("%s cannot be written (%s); this is tried again", self.path, error.strerror or error)
+            return
+        self.size += len(self.unwritten)
+        self.unwritten = b""
+
+
+def read_trace(path: str) -> Iterator[dict[str, Any]]:
+    """The lines of a trace in their order, up to half a line that a killed run may have left.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        for line in file:
+            if _iteration_of(line) == math.inf:
+                return
+            yield json.loads(line)
+
+
+def cut_lines(path: str, iteration: int) -> int:
+    """Cut a file of JSON lines off before the first line that belongs to a later iteration, or is broken.
+
+    Args:
+        path: the file; its lines come in the order of their ``iteration``.
+        iteration: the last one that stays.
+
+    Returns:
+        The size in bytes of what is left.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with open(path, "r+b") as file:
+        keep = 0
+        for line in file:
+            if not line.endswith(b"\n") or _iteration_of(line) > iteration:
+                break
+            keep += len(line)
+        file.truncate(keep)
+    return keep
+
+
+def _iteration_of(line: bytes) -> float:
+    """The iteration of a line; without one it stays, and what is no JSON comes after everything."""
+    try:
+        iteration = json.loads(line).get("iteration")
+    except (ValueError, AttributeError):
+        return math.inf
+    return iteration if iteration is not None else -1
+
+
+def _exact(value: float) -> float | str:
+    # "nan" and "inf" are no JSON numbers.
+    return value if abs(value) < math.inf else str(value)

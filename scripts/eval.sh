@@ -10,6 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 choose_config configs/e2e_mask_rcnn_R_50_FPN_1x.yaml "$@"
 set_up tensorboard
+choose_nodes
 require_data TEST -- "${OPTS[@]}"
 choose_results
 require_checkpoint

@@ -14,6 +14,7 @@ fi
 choose_config "" "$@"
 use_coco_2017_val
 set_up tensorboard
+choose_nodes
 require_data TEST -- "${TEST_OPTS[@]}" "${OPTS[@]}"
 choose_results
 require_checkpoint

@@ -20,6 +20,7 @@ shift 2
 choose_config configs/e2e_mask_rcnn_R_50_FPN_1x.yaml "$@"
 use_coco_2017_val
 set_up tensorboard
+choose_nodes
 DATA=(--iterations 0)
 if [[ "${SYNTHETIC:-0}" != 0 ]]; then
     DATA=(--synthetic)
@@ -32,5 +33,6 @@ choose_device 1
 launch benchmark.py --task inference --json-summary "$RESULTS/dllogger_inference.out" \
     --out "$RESULTS/inference_benchmark.json" "${DATA[@]}" "${FLAGS[@]}" \
     OUTPUT_DIR "$RESULTS" TEST.IMS_PER_BATCH "$batch" "${MACHINE_OPTS[@]}" "${TEST_OPTS[@]}" "${OPTS[@]}"
+is_first_node || exit 0 # which knows the time
 seconds="$(seconds_in_log 'maskrcnn_benchmark.inference INFO: Total inference time')"
 say "Inference perf is: $(divide 1 "$seconds") FPS"

@@ -3,6 +3,8 @@
 # No "set -u" in the scripts: bash 3.2 and 4.3 take an empty "${array[@]}" for an unset name.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# shellcheck source=scripts/nodes_lib.sh
+source "$ROOT/scripts/nodes_lib.sh"
 
 say() { printf '%s\n' "$*"; }
 
@@ -138,27 +140,30 @@ require_data() {
     "$PYTHON" "$ROOT/scripts/check_data.py" "$CONFIG" "$@"
 }
 
-# launch TOOL ARGUMENT...: runs it in GPU processes with the config, and keeps what it prints in RESULTS/joblog.log. The
-# caller's "pipefail" makes a failed run fail here too, and not end with the status of tee.
+# launch TOOL ARGUMENT...: runs it with the config in GPU processes on this node, as one of the nodes that choose_nodes
+# found, and keeps what it prints in RESULTS/joblog.log. Ends with the status of the tool.
 launch() {
     local tool="$ROOT/tools/$1" command summary=dllogger.out
     shift
     if [[ "$tool" == */test_net.py ]]; then
         summary=dllogger_inference.out
     fi
-    if [[ "$GPU" -eq 1 ]]; then
+    if [[ "$GPU" -gt 1 && -z "${OMP_NUM_THREADS:-}" ]]; then
+        # One process must not take the cores of the others.
+        local cores
+        cores="$("$PYTHON" -c 'import os; print(os.cpu_count() or 1)')"
+        export OMP_NUM_THREADS=$((cores / GPU > 0 ? cores / GPU : 1))
+    fi
+    if [[ "$GPU" -eq 1 && ${#NODE_OPTS[@]} -eq 0 ]]; then
         command=("$PYTHON" -u "$tool")
     else
-        # One process must not take the cores of the others.
-        if [[ -z "${OMP_NUM_THREADS:-}" ]]; then
-            local cores
-            cores="$("$PYTHON" -c 'import os; print(os.cpu_count() or 1)')"
-            export OMP_NUM_THREADS=$((cores / GPU > 0 ? cores / GPU : 1))
-        fi
-        command=("$PYTHON" -u -m torch.distributed.run --standalone --nproc_per_node="$GPU" "$tool")
+        [[ ${#NODE_OPTS[@]} -gt 0 ]] || NODE_OPTS=(--standalone)
+        command=(
+            "$PYTHON" -u -m torch.distributed.run "${NODE_OPTS[@]}" --nproc_per_node="$GPU"
+            "$ROOT/scripts/worker.py" "$tool"
+        )
     fi
-    "${command[@]}" --config-file "$CONFIG" --json-summary "$RESULTS/$summary" "$@" 2>&1 |
-        tee -a "$RESULTS/joblog.log"
+    run_logged "${command[@]}" --config-file "$CONFIG" --json-summary "$RESULTS/$summary" "$@"
 }
 
 # Sets TEST_OPTS. As published, inference runs on COCO 2017 val: the photos that 2014 calls minival.
@@ -180,18 +185,19 @@ option_value() {
     printf '%s' "$value"
 }
 
+# Several nodes need not share RESULTS: the others get the checkpoint of the first one.
 require_checkpoint() {
-    if [[ ! -f "$RESULTS/last_checkpoint" && -z "$(option_value MODEL.WEIGHT "")" ]]; then
+    if is_first_node && [[ ! -f "$RESULTS/last_checkpoint" && -z "$(option_value MODEL.WEIGHT "")" ]]; then
         die "There is no trained model in $RESULTS (no file last_checkpoint). Train first with scripts/train.sh," \
             "name the folder with RESULTS=, or give a weight file: MODEL.WEIGHT FILE"
     fi
 }
 
-# seconds_in_log LINE: the seconds in brackets on the last such line of this run's log.
+# seconds_in_log LINE: the seconds in brackets on the last such line of this run's log, which process 0 writes.
 seconds_in_log() {
     local seconds
-    seconds="$(grep -F "$1" "$RESULTS/joblog.log" | tail -n 1 | sed -E 's/.*\(([0-9.]+) s .*/\1/')"
-    [[ "$seconds" =~ ^[0-9.]+$ ]] || die "The log $RESULTS/joblog.log has no line '$1'."
+    seconds="$(grep -F "$1" "$RESULTS/$JOBLOG" | tail -n 1 | sed -E 's/.*\(([0-9.]+) s .*/\1/')"
+    [[ "$seconds" =~ ^[0-9.]+$ ]] || die "The log $RESULTS/$JOBLOG has no line '$1'."
     printf '%s' "$seconds"
 }
 

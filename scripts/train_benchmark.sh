@@ -17,6 +17,7 @@ DTYPE="$1" GPU="$2" NHWC="$3" HYBRID="$4"
 shift 4
 choose_config configs/e2e_mask_rcnn_R_50_FPN_1x.yaml "$@"
 set_up tensorboard
+choose_nodes
 DATA=()
 if [[ "${SYNTHETIC:-0}" != 0 ]]; then
     DATA=(--synthetic)
@@ -26,9 +27,10 @@ else
 fi
 choose_results
 choose_device 8
-batch="$(option_value SOLVER.IMS_PER_BATCH $((12 * GPU)))"
+batch="$(option_value SOLVER.IMS_PER_BATCH $((12 * GPU * MOST_NODES)))"
 launch benchmark.py --task train --iterations 0 --out "$RESULTS/train_benchmark.json" "${DATA[@]}" "${FLAGS[@]}" \
     OUTPUT_DIR "$RESULTS" "${MACHINE_OPTS[@]}" SOLVER.BASE_LR 0.04 SOLVER.MAX_ITER 500 SOLVER.STEPS "(30000, 40000)" \
     SOLVER.IMS_PER_BATCH "$batch" "${OPTS[@]}"
+is_first_node || exit 0 # which knows the time
 seconds="$(seconds_in_log 'maskrcnn_benchmark.trainer INFO: Total training time')"
 say "Training perf is: $(divide "$batch" "$seconds") FPS"

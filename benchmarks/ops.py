@@ -137,6 +137,27 @@ def _focal_loss_calls() -> Iterator[Call]:
         yield Call("sigmoid_focal_loss_backward", case, (torch.tensor(1.0), logits, targets, 2.0, 0.25))
 
 
+def _coco_eval_calls() -> Iterator[Call]:
+    generator = torch.Generator().manual_seed(0)
+    angles = torch.arange(40) * (2 * math.pi / 40)
+    unit = torch.stack([angles.cos(), angles.sin()], dim=1).double()
+    centres = torch.rand(800, 2, generator=generator).double() * 500 + 50
+    radii = torch.rand(800, 1, 2, generator=generator).double() * 100 + 10
+    coords, offsets = (centres[:, None] + unit * radii).flatten(0, 1), torch.arange(801)
+    polygons = (coords, offsets * 40, offsets, torch.tensor([[600, 600]]).expand(800, 2).contiguous())
+    yield Call("rasterize_polygons", "800 of 40 vertices", polygons)
+    text, bounds = torch.ops.mrcnn.rasterize_polygons(*polygons)
+    yield Call("rle_areas", "800 masks", (text, bounds))
+    # 80 groups of 10 detections and 10 objects.
+    groups, crowd = torch.arange(81) * 10, torch.zeros(800, dtype=torch.uint8)
+    masks = (text, bounds, text, bounds, groups, groups, crowd)
+    yield Call("rle_overlaps", "80 x 10 x 10 masks", masks)
+    thresholds = torch.linspace(0.5, 0.95, 10, dtype=torch.float64)
+    ious = torch.rand(8000, generator=generator, dtype=torch.float64)
+    matching = (ious, groups, groups, torch.zeros(4, 800, dtype=torch.uint8), crowd, thresholds)
+    yield Call("match_detections", "80 x 10 x 10, 4 areas, 10 thresholds", matching)
+
+
 # Every op of the library stands here once; tests/ops/test_library.py compares.
 CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("roi_align", "roi_align_backward"): _roi_align_calls,
@@ -148,6 +169,7 @@ CALLS: dict[tuple[str, ...], Callable[[], Iterator[Call]]] = {
     ("paste_masks", "paste_masks_rle"): _paste_calls,
     ("normalize_images",): _normalize_calls,
     ("sigmoid_focal_loss", "sigmoid_focal_loss_backward"): _focal_loss_calls,
+    ("rasterize_polygons", "rle_areas", "rle_overlaps", "match_detections"): _coco_eval_calls,
 }
 
 

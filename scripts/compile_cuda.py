@@ -32,9 +32,13 @@ TORCH = Path(torch.__file__).resolve().parent
 ARCHITECTURES = (80, 90)
 # Ops without a CUDA kernel, and why.
 CPU_ONLY = {
+    "match_detections": "detections are evaluated on the CPU, where they are read and written",
     "normalize_images": "on CUDA devices the plain one is a few launches over memory that is there already",
     "paste_masks": "masks are pasted into the images on the CPU, where they are needed",
     "paste_masks_rle": "masks are encoded on the CPU, where they are written",
+    "rasterize_polygons": "as match_detections",
+    "rle_areas": "as match_detections",
+    "rle_overlaps": "as match_detections",
 }
 LOAD = """
 import importlib.util, json, sys

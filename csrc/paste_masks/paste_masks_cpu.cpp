@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../common/rle.h"
 #include "../common/simd.h"
 
 namespace mrcnn::paste_masks {
@@ -175,22 +176,10 @@ class Runs {
     }
   }
 
-  // Lengths of the runs, zeros first, in COCO's text: differences to the length two runs back, five bits a character.
-  std::vector<uint8_t> compress(int64_t num_pixels) {
-    if (changes_.empty() || changes_.back() != num_pixels) changes_.push_back(num_pixels);
+  // COCO's text of the run lengths.
+  std::vector<uint8_t> compress(int64_t num_pixels) const {
     std::vector<uint8_t> text;
-    int64_t lengths[3] = {};  // of this run and the two before
-    for (size_t index = 0; index < changes_.size(); ++index) {
-      const int64_t length = changes_[index] - (index > 0 ? changes_[index - 1] : 0);
-      lengths[index % 3] = length;
-      int64_t rest = index > 2 ? length - lengths[(index + 1) % 3] : length;
-      for (bool more = true; more;) {
-        const int64_t bits = rest & 31;
-        rest >>= 5;
-        more = bits & 16 ? rest != -1 : rest != 0;
-        text.push_back(static_cast<uint8_t>((more ? bits | 32 : bits) + 48));
-      }
-    }
+    append_run_text(changes_, num_pixels, text);
     return text;
   }
 

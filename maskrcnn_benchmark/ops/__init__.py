@@ -6,6 +6,7 @@ Boxes are inclusive (x1, y1, x2, y2) pixels: a box is x2 - x1 + 1 wide.
 from __future__ import annotations
 
 from maskrcnn_benchmark.ops._library import backend_info
+from maskrcnn_benchmark.ops.coco_eval import match_detections, rasterize_polygons, rle_areas, rle_overlaps
 from maskrcnn_benchmark.ops.deform_conv import deform_conv
 from maskrcnn_benchmark.ops.mask_targets import polygon_mask_targets
 from maskrcnn_benchmark.ops.match import match_boxes
@@ -21,11 +22,15 @@ __all__ = [
     "batched_nms",
     "deform_conv",
     "match_boxes",
+    "match_detections",
     "nms",
     "normalize_images",
     "paste_masks",
     "paste_masks_rle",
     "polygon_mask_targets",
+    "rasterize_polygons",
+    "rle_areas",
+    "rle_overlaps",
     "roi_align",
     "roi_levels",
     "roi_pool",

@@ -5,24 +5,25 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.checkpoint.background import Background, copy_to_host
 from maskrcnn_benchmark.checkpoint.download import fetch
-from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically, write_atomically
+from maskrcnn_benchmark.checkpoint.files import save_atomically
 from maskrcnn_benchmark.checkpoint.formats import Weights, read_any
+from maskrcnn_benchmark.checkpoint.history import newest_checkpoint, read_newest, remove_older, tag_newest
 from maskrcnn_benchmark.checkpoint.inputs import ImageInput
-from maskrcnn_benchmark.checkpoint.weights import LoadReport, fill_from_weights, model_state, shorten
+from maskrcnn_benchmark.checkpoint.weights import LoadReport, fill_from_weights, load_whole, model_state, shorten
 from maskrcnn_benchmark.config.catalog import CATALOG_PREFIX, ModelCatalog, resolve_model
 from maskrcnn_benchmark.solver import load_optimizer_state
-from maskrcnn_benchmark.utils.comm import get_world_size
+from maskrcnn_benchmark.utils.comm import broadcast, get_local_world_size, get_world_size, is_main_process
 
 FORMAT_VERSION = 1
-LAST_CHECKPOINT = "last_checkpoint"
 OWN_KEYS = ("model", "optimizer", "scheduler", "config", "format_version", "world_size")
 
 
@@ -31,7 +32,8 @@ class Checkpointer:
 
     A checkpoint is a dict with the published keys ``model``, ``optimizer``, ``scheduler`` and what ``save`` is given
     (``iteration``, ``scaler``), plus ``world_size``, ``config`` (YAML text) and ``format_version``. It is written
-    beside its place and renamed, so that a kill at any moment leaves the earlier one whole.
+    beside its place and renamed, so that a kill at any moment leaves the earlier one whole, and holds checksums, so
+    that a damaged one is known and the one before is taken.
 
     Args:
         model: the network, wrapped for several processes or not.
@@ -43,6 +45,7 @@ class Checkpointer:
         config_text: the run's config as YAML.
         resolve: the address or path of a ``catalog://`` name; without it, the package's own catalogue is asked.
         image_input: what images the config makes, compared with what the weights were trained with.
+        keep: how many of the numbered checkpoints (model_0002500.pth) stay, beside model_final.pth; 0 for all.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Checkpointer:
         save_to_disk: bool | None = None,
         logger: logging.Logger | None = None,
         *,
+        keep: int = 0,
         config_text: str = "",
         resolve: Callable[[str], str] | None = None,
         image_input: Callable[[], ImageInput] | None = None,
@@ -64,7 +68,10 @@ class Checkpointer:
         self.save_dir = save_dir
         self.save_to_disk = bool(save_to_disk)
         self.logger = logger or logging.getLogger("maskrcnn_benchmark.checkpoint")
+        self.keep = keep
         self.config_text = config_text
+        self.source = ""  # the checkpoint of this run that ``load`` took
+        self._background = Background()
         self._resolve = resolve or (lambda name: ModelCatalog.get(name.removeprefix(CATALOG_PREFIX)))
         self._image_input = image_input
 
@@ -74,41 +81,81 @@ class Checkpointer:
         Args:
             name: file name without its ending.
             kwargs: further entries of plain data, such as iteration.
+
+        Raises:
+            OSError: it cannot be written; what was there before is still there.
         """
+        self.wait()
+        if self.save_dir and self.save_to_disk:
+            self._write(name, self._collect(kwargs))
+
+    def try_save(self, name: str, *, in_background: bool, **kwargs: Any) -> None:
+        """As ``save``, for a run that goes on when a checkpoint cannot be written: the log says so.
+
+        Args:
+            name: file name without its ending.
+            in_background: return as soon as the state is copied to host memory, and write it in a thread. A checkpoint
+                that is still being written is waited for first.
+            kwargs: as for ``save``.
+        """
+        self.wait()
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **kwargs}
+        data = self._collect(kwargs)
+        if in_background:
+            self._background.start(functools.partial(self._try_write, name, copy_to_host(data)))
+        else:
+            self._try_write(name, data)
+
+    def wait(self) -> None:
+        """Return when no checkpoint is being written."""
+        self._background.wait()
+
+    def _collect(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        data = {"model": self.model.state_dict(), **entries}
         if self.optimizer is not None:
             data["optimizer"] = self.optimizer.state_dict()
         if self.scheduler is not None:
             data["scheduler"] = self.scheduler.state_dict()
         data.update(world_size=get_world_size(), config=self.config_text, format_version=FORMAT_VERSION)
+        return data
+
+    def _write(self, name: str, data: Mapping[str, Any]) -> None:
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         os.makedirs(self.save_dir, exist_ok=True)
         save_atomically(data, path)
         self.tag_last_checkpoint(path)
+        remove_older(self.save_dir, path, self.keep, self.logger)
+
+    def _try_write(self, name: str, data: Mapping[str, Any]) -> None:
+        try:
+            self._write(name, data)
+        except OSError as error:
+            self.logger.error(
+                "Checkpoint %s.pth cannot be written to %s (%s); the one before it stays the newest and training goes "
+                "on: make room, or mend the folder, before the next one is due",
+                name,
+                self.save_dir,
+                error.strerror or error,
+            )
 
     def tag_last_checkpoint(self, last_filename: str) -> None:
         """Write into ``save_dir/last_checkpoint`` which file is the newest."""
-        path = os.path.join(self.save_dir, LAST_CHECKPOINT)
-        write_atomically(path, lambda file: file.write(last_filename.encode()))
+        tag_newest(self.save_dir, last_filename)
 
     def has_checkpoint(self) -> bool:
-        """Whether this run has saved before."""
-        return bool(self.save_dir) and os.path.isfile(os.path.join(self.save_dir, LAST_CHECKPOINT))
+        """Whether this run has saved before, as the first process sees it. All processes call it."""
+        return broadcast(bool(self.get_checkpoint_file()))
 
     def get_checkpoint_file(self) -> str:
-        """Path of the newest checkpoint; "" when there is none. A run folder that was moved is found all the same."""
-        if not self.has_checkpoint():
-            return ""
-        with open(os.path.join(self.save_dir, LAST_CHECKPOINT), encoding="utf-8") as file:
-            path = file.read().strip()
-        beside = os.path.join(self.save_dir, os.path.basename(path))
-        return beside if not os.path.isfile(path) and os.path.isfile(beside) else path
+        """Path of the newest checkpoint; "" when there is none."""
+        return newest_checkpoint(self.save_dir)
 
     def load(self, f: str | None = None) -> dict[str, Any]:
-        """Go on from the newest checkpoint of ``save_dir``; without one, from ``f``, if given.
+        """Go on from the newest checkpoint of ``save_dir``; without one, from ``f``, if given. All processes call it.
+
+        On several nodes it is the first process that looks, and the others get what it finds.
 
         Optimizer and scheduler are restored where both sides have them. The newest checkpoint must be one of this very
         model; the tensors of ``f`` are matched by suffix (``load_weights`` takes the weights alone, and says what ``f``
@@ -123,7 +170,11 @@ class Checkpointer:
         """
         if self.has_checkpoint():
             path, data = self._read_newest()
-            _load_whole(self.model, data, path)
+            version = data.get("format_version", 0)
+            if version > FORMAT_VERSION:
+                raise ValueError(f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}")
+            load_whole(self.model, model_state(data, source=path), path)
+            self.source = path
             self.logger.info("Loading checkpoint from %s", path)
         elif f:
             path, weights = self._read_given(f)
@@ -178,26 +229,19 @@ class Checkpointer:
         return report
 
     def _read_newest(self) -> tuple[str, dict[str, Any]]:
-        newest = self.get_checkpoint_file()
-        candidates = [newest, *(path for path in self._saved_files() if path != newest)]
-        reasons = []
-        for path in candidates:
+        if get_world_size() == get_local_world_size():
+            return read_newest(self.save_dir, self.logger)
+        # The folder of the other nodes need not be the same.
+        found: Any = None
+        if is_main_process():
             try:
-                data = read_weights(path)
-            except (ValueError, FileNotFoundError) as error:
-                reasons.append(str(error))
-                self.logger.warning("Skipping checkpoint: %s", error)
-                continue
-            if reasons:
-                self.logger.warning("Going on from the one before: %s", path)
-            return path, data
-        raise ValueError(f"no checkpoint in {self.save_dir} can be read: {'; '.join(reasons)}")
-
-    def _saved_files(self) -> Iterable[str]:
-        """Checkpoints of the training loop in the folder, the one written last first."""
-        names = [name for name in os.listdir(self.save_dir) if name.startswith("model_") and name.endswith(".pth")]
-        paths = [os.path.join(self.save_dir, name) for name in names]
-        return sorted(paths, key=lambda path: (os.path.getmtime(path), path), reverse=True)
+                found = read_newest(self.save_dir, self.logger)
+            except ValueError as error:
+                found = error
+        found = broadcast(found)
+        if isinstance(found, ValueError):
+            raise found
+        return found
 
     def _restore_rest(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
         if self.optimizer is not None and "optimizer" in data:
@@ -216,7 +260,7 @@ class DetectronCheckpointer(Checkpointer):
 
     Args:
         cfg: the whole config.
-        model, optimizer, scheduler, save_dir, save_to_disk, logger: as for Checkpointer.
+        model, optimizer, scheduler, save_dir, save_to_disk, logger, keep: as for Checkpointer.
     """
 
     def __init__(
@@ -228,6 +272,8 @@ class DetectronCheckpointer(Checkpointer):
         save_dir: str = "",
         save_to_disk: bool | None = None,
         logger: logging.Logger | None = None,
+        *,
+        keep: int = 0,
     ) -> None:
         super().__init__(
             model,
@@ -236,28 +282,8 @@ class DetectronCheckpointer(Checkpointer):
             save_dir,
             save_to_disk,
             logger,
+            keep=keep,
             config_text=cfg.dump(),
             resolve=functools.partial(resolve_model, cfg),
             image_input=functools.partial(ImageInput.from_config, cfg),
         )
-
-
-def _load_whole(model: nn.Module, data: dict[str, Any], path: str) -> None:
-    """Fill every tensor of the model; a file of another model changes nothing and is named with what differs."""
-    version = data.get("format_version", 0)
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}")
-    state = model_state(data, source=path)
-    own = model.state_dict()
-    differing = [
-        *(f"{name} is missing" for name in own if name not in state),
-        *(f"{name} is unknown" for name in state if name not in own),
-        *(
-            f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ),
-    ]
-    if differing:
-        raise ValueError(f"{path} is a checkpoint of another model: {shorten(differing)}")
-    model.load_state_dict(state)

@@ -89,6 +89,32 @@ def model_state(data: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
     return strip_wrapper_prefix(state)
 
 
+def load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Fill every tensor of a model.
+
+    Args:
+        model: not wrapped.
+        state: name -> tensor.
+        path: where it is from.
+
+    Raises:
+        ValueError: names or shapes differ; they and ``path`` are named, and nothing has changed.
+    """
+    own = model.state_dict()
+    differing = [
+        *(f"{name} is missing" for name in own if name not in state),
+        *(f"{name} is unknown" for name in state if name not in own),
+        *(
+            f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ),
+    ]
+    if differing:
+        raise ValueError(f"{path} is a checkpoint of another model: {shorten(differing)}")
+    model.load_state_dict(state)
+
+
 def fill_from_weights(model: nn.Module, loaded: Mapping[str, Tensor]) -> LoadReport:
     """Copy every loaded tensor that fits into ``model``, matching names as ``match_by_suffix`` does.
 

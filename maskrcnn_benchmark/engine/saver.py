@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.checkpoint.history import FINAL
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.progress import TrainProgress
 
@@ -15,6 +17,15 @@ class Saver:
     """Writes the checkpoints of a run when they are due.
 
     A checkpoint between two updates would lose the gradients collected so far, so it waits for the next update.
+
+    Args:
+        checkpointer: ``save``, ``try_save``, ``wait`` and ``source`` of Checkpointer; None saves nothing.
+        period: iterations between checkpoints; 0 for the last one alone.
+        arguments: goes into each checkpoint, with its ``iteration``, ``scaler`` and ``meters`` brought up to date.
+        model: its weights must be finite.
+        precision: its loss scale is saved.
+        progress: its loss series are saved.
+        in_background: write while training goes on.
     """
 
     def __init__(
@@ -25,6 +36,8 @@ class Saver:
         model: nn.Module,
         precision: Precision,
         progress: TrainProgress,
+        *,
+        in_background: bool = False,
     ) -> None:
         self.checkpointer = checkpointer
         self.period = period
@@ -32,9 +45,11 @@ class Saver:
         self.model = model
         self.precision = precision
         self.progress = progress
+        self.in_background = in_background
         self.last_saved = arguments["iteration"]
 
     def is_due(self, iteration: int, weights_changed: bool) -> bool:
+        """Whether a period is over, and the weights have just changed."""
         return (
             self.checkpointer is not None
             and self.period > 0
@@ -42,7 +57,18 @@ class Saver:
             and iteration // self.period > self.last_saved // self.period
         )
 
-    def save(self, iteration: int, *, final: bool) -> None:
+    def save(self, iteration: int, *, final: bool = False, at_once: bool = False) -> None:
+        """Write the state after an iteration. One of a period that cannot be written is left out, with a message.
+
+        Args:
+            iteration: the last one done.
+            final: the run ends; model_final is written.
+            at_once: the process is to end; the checkpoint is on the disk when this returns.
+
+        Raises:
+            FloatingPointError: the weights are not finite; nothing is written.
+            OSError: a checkpoint that the end of the run asks for cannot be written.
+        """
         due = self.is_due(iteration, True)
         self.last_saved = iteration
         self.arguments.update(
@@ -53,7 +79,20 @@ class Saver:
         # A finite loss can still have had a gradient that is not.
         if not all(torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).tolist()):
             raise FloatingPointError(f"the weights are no longer finite at iteration {iteration}; nothing is saved")
-        if due:
-            self.checkpointer.save(f"model_{iteration:07d}", **self.arguments)
+        name = f"model_{iteration:07d}"
+        if at_once:
+            self.checkpointer.save(name, **self.arguments)
+        elif due:
+            self.checkpointer.try_save(name, in_background=self.in_background and not final, **self.arguments)
         if final:
-            self.checkpointer.save("model_final", **self.arguments)
+            self.checkpointer.save(FINAL, **self.arguments)
+
+    def complete(self, iteration: int) -> None:
+        """Write model_final of a run that was interrupted after its last iteration, and has not got it."""
+        if self.checkpointer is not None and os.path.basename(self.checkpointer.source) != f"{FINAL}.pth":
+            self.save(iteration, final=True)
+
+    def wait(self) -> None:
+        """Return when no checkpoint is being written."""
+        if self.checkpointer is not None:
+            self.checkpointer.wait()

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.data.broken_images import report_broken_images
+from maskrcnn_benchmark.engine.breaks import Breaks
 from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
 from maskrcnn_benchmark.engine.progress import TrainProgress
 from maskrcnn_benchmark.engine.saver import Saver
 from maskrcnn_benchmark.engine.seeding import seed_step
+from maskrcnn_benchmark.engine.signals import StopSignals
 from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
@@ -70,6 +72,9 @@ def do_train(
     sink: MetricSink | None = None,
     trace: Trace | None = None,
     per_iter_end_callback_fn: Callable[[int], bool] | None = None,
+    evaluates_after: Callable[[int], bool] | None = None,
+    save_in_background: bool = False,
+    stop: StopSignals | None = None,
 ) -> TrainSummary:
     """Train until the loader ends.
 
@@ -81,7 +86,7 @@ def do_train(
         data_loader: yields (ImageList, targets, data set indices); its length is the last iteration of the whole run,
             its first batch the one after ``arguments["iteration"]``.
         optimizer, scheduler: step once an update.
-        checkpointer: ``save(name, **entries)``; None saves nothing.
+        checkpointer: see Saver; None saves nothing.
         device: where the model is.
         checkpoint_period: iterations between checkpoints, moved on to the next update under accumulation.
         arguments: ``iteration`` (iterations done so far, updated here) and what ``checkpointer.load`` gave.
@@ -96,8 +101,13 @@ def do_train(
         sink: receives the figures of each log line.
         trace: keeps what each iteration saw and gave.
         per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
+        evaluates_after: whether the callback takes its time after an iteration. If so it is called first thing for the
+            iteration that a resumed run begins with, since the interruption may have come before or within it.
+        save_in_background: see Saver.
+        stop: asked after each iteration; when it says so, the run is saved after the next update.
 
     Raises:
+        Interrupted: ``stop`` ended the run.
         FloatingPointError: a loss or a gradient is not finite. The weights are then those from before that iteration
             (on a GPU with a fused optimiser only), and no checkpoint is written after it.
     """
@@ -113,15 +123,19 @@ def do_train(
     if arguments.get("scaler") and precision.scaler.is_enabled():
         precision.scaler.load_state_dict(arguments["scaler"])
     progress.load_state_dict(arguments.get("meters", {}))
-    saver = Saver(checkpointer, checkpoint_period, arguments, model, precision, progress)
+    saver = Saver(
+        checkpointer, checkpoint_period, arguments, model, precision, progress, in_background=save_in_background
+    )
+    breaks = Breaks(per_iter_end_callback_fn, evaluates_after, stop or StopSignals(), model, saver)
 
     logger.info("Start training at iteration %d of %d", start, last)
     model.train()
     step.clear_gradients()
-    num_images, stopped_early, iteration = 0, False, start
+    num_images, iteration = 0, start
+    stopped_early = breaks.at_resume(start)
     batches = Prefetcher(data_loader, Preparation(precision, device, normalize), device, overlap=prefetch)
     progress.start()
-    for iteration, (images, targets, indices) in enumerate(batches, start + 1):
+    for iteration, (images, targets, indices) in enumerate(() if stopped_early else batches, start + 1):
         progress.data_arrived()
         seed_step(seed, iteration, comm.get_rank())
         lr = optimizer.param_groups[0]["lr"]
@@ -134,27 +148,31 @@ def do_train(
         at_end = iteration == last
         if at_end or (iterations_per_epoch and iteration % iterations_per_epoch == 0):
             report_broken_images(getattr(data_loader, "dataset", None))
-        saves = at_end or saver.is_due(iteration, step.ends_update(iteration))
+        updated = step.ends_update(iteration)
+        leaves = breaks.is_asked_to_stop() and updated and not at_end
+        saves = at_end or leaves or saver.is_due(iteration, updated)
         logs = at_end or iteration % log_period == 0
-        if saves or logs or step.guard.is_noticed():
+        if saves or logs or breaks.evaluates_after(iteration) or step.guard.is_noticed():
             progress.add_losses(trace.write(buffer.read()))  # the one synchronisation with the device
         progress.iteration_done()
         if logs:
             progress.report(iteration, lr=lr)
         if saves:
             trace.write_weights(iteration, model)
-            saver.save(iteration, final=at_end)
-        if per_iter_end_callback_fn is not None:
-            stopped_early = bool(per_iter_end_callback_fn(iteration=iteration))
-            if stopped_early:
-                break
-            if not model.training:  # the callback evaluated
-                model.train()
-    if stopped_early and iteration < last:
+            saver.save(iteration, final=at_end, at_once=leaves)
+        if leaves:
+            breaks.leave()
+        stopped_early = breaks.after(iteration, updated=updated, buffer=buffer)
+        if stopped_early:
+            break
+    if iteration == start and (stopped_early or start == last > 0):
+        saver.complete(start)
+    elif stopped_early and iteration < last:
         report_broken_images(getattr(data_loader, "dataset", None))
         progress.add_losses(trace.write(buffer.read()))
         trace.write_weights(iteration, model)
         saver.save(iteration, final=True)
+    saver.wait()
     return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))
 
 

@@ -1,0 +1,8 @@
+"""Say where two training runs part, and why: python tools/compare_runs.py OUTPUT_DIR_A OUTPUT_DIR_B"""
+
+import sys
+
+from maskrcnn_benchmark.apps.compare_runs import main, make_parser
+
+if __name__ == "__main__":
+    sys.exit(main(make_parser().parse_args()))

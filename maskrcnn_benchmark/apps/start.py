@@ -82,9 +82,9 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     keep_pages()
     cfg = build_config(args, cfg)
     device, notice = build_device(args, cfg)
+    make_deterministic(cfg, device)  # before NCCL reads which algorithms it may use
     comm.init_process_group(device)
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
-    make_deterministic(cfg, device)
     set_threads(cfg, device)
     output_dir = make_output_folder(cfg)
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())

@@ -246,6 +246,10 @@ _C.SOLVER.WARMUP_FACTOR = 1.0 / 3.0
 _C.SOLVER.WARMUP_ITERS = 500
 _C.SOLVER.WARMUP_METHOD = "linear"
 _C.SOLVER.CHECKPOINT_PERIOD = 2500
+# How many numbered checkpoints stay, the newest ones, beside model_final.pth; 0 for all.
+_C.SOLVER.CHECKPOINT_KEEP = 0
+# Write checkpoints while training goes on, from a copy in host memory; the files are the same.
+_C.SOLVER.CHECKPOINT_ASYNC = True
 _C.SOLVER.IMS_PER_BATCH = 16
 _C.SOLVER.ACCUMULATE_STEPS = 1
 _C.SOLVER.ACCUMULATE_GRAD = False

@@ -252,6 +252,6 @@ def _check_schedule(cfg: CfgNode) -> None:
     _require(solver.FUSED_SGD in OPTIMIZERS, cfg, "SOLVER.FUSED_SGD", f"one of {', '.join(OPTIMIZERS)}")
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD"):
         _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")
-    for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD"):
+    for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD", "CHECKPOINT_KEEP"):
         _require(solver[name] >= 0, cfg, f"SOLVER.{name}", "0 or more")
     _require(solver.BASE_LR > 0, cfg, "SOLVER.BASE_LR", "above 0")

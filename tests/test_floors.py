@@ -40,7 +40,7 @@ CONFIG_READERS = re.compile(r"_*(from_config|build(_\w+)?|make_\w+|validate(_\w+
 # (file, function): reads of the config elsewhere, each with its reason.
 CONFIG_EXCEPTIONS = {
     ("apps/predict.py", "from_checkpoint"): "the config comes out of the checkpoint",
-    ("apps/predict.py", "__init__"): "COCODemo(cfg) is a published signature",
+    ("apps/coco_demo.py", "__init__"): "COCODemo(cfg) is a published signature",
 }
 # Files that name the global tree, each with its reason.
 GLOBAL_CONFIG_EXCEPTIONS = {"apps/predict.py": "the config of a checkpoint is merged into the defaults"}

@@ -1,4 +1,4 @@
-"""Prediction on pictures: `Predictor` in programs, `COCODemo` under its published name.
+"""Prediction on pictures in programs; `apps.coco_demo` has the published `COCODemo`.
 
 Letters: R detections, H W the picture.
 """
@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.categories import Category, default_categories, load_categories
-from maskrcnn_benchmark.apps.drawing import DrawnKeypoints, distinct_colours, draw_detections, mask_montage
+from maskrcnn_benchmark.apps.drawing import DrawnKeypoints, distinct_colours, draw_detections
 from maskrcnn_benchmark.apps.predict_coco import coco_annotations, labels_and_scores, masks_of
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.files import read_weights
@@ -34,7 +34,6 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
 CONFIG_FILE = "config.yml"
-_HEAT_MAP = -1.0  # threshold that asks for heat maps
 _KEYPOINT_THRESHOLD = 2.0  # logit above which a keypoint is drawn, as in the published demo
 
 
@@ -128,7 +127,7 @@ class Predictor:
             ValueError: the file is damaged, or no config was saved with it and none is given.
         """
         path = newest_checkpoint(path)
-        cfg = _config_of(path, config_file)
+        cfg = config_of(path, config_file)
         cfg.merge_from_list(list(options))
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
         categories = load_categories(Path(path).parent, class_count(cfg), cfg.DATASETS.CLASSES)
@@ -170,7 +169,7 @@ class Predictor:
             [f"{self.name_of(label)} {score:.2f}" for label, score in labels_and_scores(prediction)],
             masks=masks_of(prediction),
             colours=distinct_colours(len(prediction)),
-            keypoints=_keypoints_of(prediction),
+            keypoints=drawn_keypoints(prediction),
             scale=scale,
         )
 
@@ -183,54 +182,6 @@ class Predictor:
         return coco_annotations(prediction, self.categories, image_id=image_id, first_id=first_id)
 
 
-class COCODemo:
-    """The published face of prediction: a picture in, the picture with its detections out.
-
-    Args:
-        cfg: the config; MODEL.WEIGHT or the newest checkpoint of OUTPUT_DIR is loaded.
-        confidence_threshold: detections with a lower score are not shown.
-        show_mask_heatmaps: show a grid of mask probabilities instead of the picture.
-        masks_per_dim: columns and rows of that grid.
-        min_image_size: shorter side of the network's input in pixels.
-    """
-
-    CATEGORIES = ("__background", *(category.name for category in default_categories(81)))
-
-    def __init__(
-        self,
-        cfg: CfgNode,
-        confidence_threshold: float = 0.7,
-        show_mask_heatmaps: bool = False,
-        masks_per_dim: int = 2,
-        min_image_size: int = 224,
-    ) -> None:
-        self.cfg = cfg.clone()
-        self.cfg.defrost()
-        self.cfg.INPUT.MIN_SIZE_TEST = min_image_size
-        self.show_mask_heatmaps = show_mask_heatmaps
-        self.masks_per_dim = masks_per_dim
-        self.predictor = Predictor.from_config(
-            self.cfg,
-            weights=_newest_of_run(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
-            categories=load_categories(self.cfg.OUTPUT_DIR, class_count(self.cfg), self.cfg.DATASETS.CLASSES),
-            confidence_threshold=confidence_threshold,
-            mask_threshold=_HEAT_MAP if show_mask_heatmaps else 0.5,
-        )
-
-    def run_on_opencv_image(self, image: np.ndarray) -> np.ndarray:
-        """Detections drawn on a BGR uint8 picture, of the same size."""
-        prediction = self.compute_prediction(image)
-        if not self.show_mask_heatmaps:
-            return self.predictor.draw(image, prediction)
-        if not prediction.has_field("mask"):
-            raise ValueError("show_mask_heatmaps needs a model with a mask head (MODEL.MASK_ON True)")
-        return mask_montage(prediction.get_field("mask")[:, 0].numpy(), columns=self.masks_per_dim)
-
-    def compute_prediction(self, original_image: np.ndarray) -> BoxList:
-        """Detections above the confidence threshold, see `Predictor.__call__`."""
-        return self.predictor(original_image)
-
-
 def newest_checkpoint(path: str | os.PathLike[str]) -> str:
     """The path itself if it is a file; the newest checkpoint if it is a run's folder.
 
@@ -239,14 +190,15 @@ def newest_checkpoint(path: str | os.PathLike[str]) -> str:
     """
     if Path(path).is_file():
         return str(path)
-    newest = _newest_of_run(path)
+    newest = newest_of_run(path)
     if not newest:
         kind = "has no file last_checkpoint" if Path(path).is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {kind}; give a .pth file or the output folder of a training run")
     return newest
 
 
-def _newest_of_run(folder: str | os.PathLike[str]) -> str:
+def newest_of_run(folder: str | os.PathLike[str]) -> str:
+    """The newest checkpoint of a run's folder, also of one that was moved; "" when there is none."""
     marker = Path(folder, "last_checkpoint")
     if not marker.is_file():
         return ""
@@ -255,7 +207,7 @@ def _newest_of_run(folder: str | os.PathLike[str]) -> str:
     return str(named if named.is_file() or not beside.is_file() else beside)
 
 
-def _config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
+def config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
     """The defaults with the given file, or the config saved in or beside the checkpoint, merged in."""
     cfg = defaults.clone()
     beside = Path(checkpoint).with_name(CONFIG_FILE)
@@ -274,7 +226,7 @@ def _config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
     return cfg
 
 
-def _keypoints_of(prediction: BoxList) -> DrawnKeypoints | None:
+def drawn_keypoints(prediction: BoxList) -> DrawnKeypoints | None:
     """What is drawn of a prediction's keypoints: those that are sure enough, with lines between those of a person."""
     if not prediction.has_field("keypoints"):
         return None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -11,6 +16,56 @@ from torch import Tensor
 
 from maskrcnn_benchmark.apps.categories import Category
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+
+class CocoWriter:
+    """A COCO file that grows picture by picture, however many there are.
+
+    Args:
+        file: open for writing text.
+        categories: of the labels 1..K.
+    """
+
+    def __init__(self, file: IO[str], categories: Sequence[Category]) -> None:
+        self._file = file
+        self._categories = categories
+        self._images: list[dict[str, Any]] = []
+        self._num_annotations = 0
+        file.write('{"annotations": [')
+
+    def add(self, prediction: BoxList, **picture: Any) -> None:
+        """Append a picture with its detections.
+
+        Args:
+            prediction: of ``Predictor``, in the picture's pixels.
+            picture: further entries of its record, such as file_name.
+        """
+        width, height = prediction.size
+        image_id = len(self._images) + 1
+        self._images.append({"id": image_id, **picture, "height": height, "width": width})
+        first_id = self._num_annotations + 1
+        for annotation in coco_annotations(prediction, self._categories, image_id=image_id, first_id=first_id):
+            self._file.write((",\n" if self._num_annotations else "\n") + json.dumps(annotation))
+            self._num_annotations += 1
+
+    def finish(self) -> None:
+        """Write pictures and categories."""
+        categories = [{"id": c.id, "name": c.name, "supercategory": ""} for c in self._categories]
+        self._file.write(f'],\n"images": {json.dumps(self._images)},\n"categories": {json.dumps(categories)}}}\n')
+
+
+@contextlib.contextmanager
+def coco_writer(path: Path, categories: Sequence[Category]) -> Iterator[CocoWriter]:
+    """Write a COCO file beside ``path`` and rename it when it is whole; an error leaves what was there before."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            writer = CocoWriter(file, categories)
+            yield writer
+            writer.finish()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def coco_annotations(

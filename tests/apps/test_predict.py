@@ -20,7 +20,8 @@ from maskrcnn_benchmark.apps.categories import (
     load_categories,
     save_categories,
 )
-from maskrcnn_benchmark.apps.predict import COCODemo, Predictor, newest_checkpoint
+from maskrcnn_benchmark.apps.coco_demo import COCODemo
+from maskrcnn_benchmark.apps.predict import Predictor, newest_checkpoint
 from maskrcnn_benchmark.apps.predict_files import find_images, main, make_parser, predict_files, read_upright
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config import CfgNode, cfg
@@ -222,6 +223,32 @@ def test_coco_demo(run_folder: Path, demo_config: CfgNode, image: np.ndarray) ->
     assert demo.CATEGORIES[1] == "person"
     heat = COCODemo(config, 0.0, True, 2, 100).run_on_opencv_image(image)
     assert heat.shape == image.shape
+
+
+def test_steps_of_coco_demo(run_folder: Path, demo_config: CfgNode, image: np.ndarray) -> None:
+    config = demo_config.clone()
+    config.OUTPUT_DIR = str(run_folder)
+    demo = COCODemo(config, confidence_threshold=0.95, min_image_size=100)
+    demo.predictor = _predictor(confidence_threshold=0.0)
+    every = demo.compute_prediction(image)
+    assert every.get_field("scores").tolist() == pytest.approx([0.9, 0.3])
+    assert len(demo.select_top_predictions(every)) == 0
+    demo.confidence_threshold = 0.5
+    top = demo.select_top_predictions(every)
+    assert top.get_field("scores").tolist() == pytest.approx([0.9])
+    inside = (slice(35, 85), slice(105, 175))
+    for overlay, changes_inside in ((demo.overlay_boxes, False), (demo.overlay_mask, True)):
+        drawn = overlay(image.copy(), top)
+        assert (drawn != image).any()
+        assert (drawn[inside] != image[inside]).any() == changes_inside
+    assert (demo.overlay_class_names(image.copy(), top) != image).any()
+    assert demo.create_mask_montage(image, top).shape == image.shape
+    assert (
+        demo.compute_colors_for_labels(torch.tensor([1, 2, 1]))[0]
+        == demo.compute_colors_for_labels(every.get_field("labels")[1:])[0]
+    )
+    with pytest.raises(ValueError, match="KEYPOINT_ON"):
+        demo.overlay_keypoints(image, top)
 
 
 def test_checkpoint_without_config_or_at_all(tmp_path: Path) -> None:

@@ -254,6 +254,9 @@ _C.SOLVER.IMS_PER_BATCH = 16
 _C.SOLVER.ACCUMULATE_STEPS = 1
 _C.SOLVER.ACCUMULATE_GRAD = False
 _C.SOLVER.TEST_PERIOD = 0
+# Where the processes cannot divide IMS_PER_BATCH: take the nearest batch that they can, and scale rate and schedule
+# with it, so that as many images are seen; a resumed run then counts its iterations anew. False: an error.
+_C.SOLVER.SCALE_TO_WORLD = False
 # Iterations between two lines of the training log.
 _C.SOLVER.LOG_PERIOD = 20
 # Norm to which gradients are clipped; 0 does not clip.

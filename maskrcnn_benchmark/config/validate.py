@@ -237,8 +237,9 @@ def _check_batch(key: str, images: int, world_size: int) -> None:
     if images < 1 or images % world_size:
         below = max(images // world_size, 1) * world_size
         choice = f"{below} or {below + world_size}" if images > world_size else f"{below}"
+        scaled = ", or SOLVER.SCALE_TO_WORLD True" if images > 0 else ""
         raise ValueError(
-            f"{key} is {images}, which cannot be divided among {world_size} process(es); set {key} to {choice}"
+            f"{key} is {images}, which cannot be divided among {world_size} process(es); set {key} to {choice}{scaled}"
         )
 
 

@@ -30,7 +30,7 @@ def test_the_published_job_is_sound(cfg, world_size):
             4,
             r"SOLVER.IMS_PER_BATCH is 10, .*4 process.*set SOLVER.IMS_PER_BATCH to 8 or 12",
         ),
-        ({"SOLVER.IMS_PER_BATCH": 2}, 8, r"set SOLVER.IMS_PER_BATCH to 8$"),
+        ({"SOLVER.IMS_PER_BATCH": 2}, 8, "to 8, or SOLVER.SCALE_TO_WORLD True$"),
         ({"SOLVER.IMS_PER_BATCH": 0}, 1, "SOLVER.IMS_PER_BATCH is 0"),
         ({"TEST.IMS_PER_BATCH": 3}, 2, "TEST.IMS_PER_BATCH to 2 or 4"),
         ({"SOLVER.STEPS": (16000, 12000)}, 1, r"SOLVER.STEPS must be iterations in ascending order.*\(16000, 12000\)"),

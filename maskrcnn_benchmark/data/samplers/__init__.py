@@ -6,5 +6,13 @@ from maskrcnn_benchmark.data.samplers.distributed import DistributedSampler
 from maskrcnn_benchmark.data.samplers.grouped_batch_sampler import GroupedBatchSampler
 from maskrcnn_benchmark.data.samplers.iteration_based_batch_sampler import IterationBasedBatchSampler
 from maskrcnn_benchmark.data.samplers.keyed_batch_sampler import KeyedBatchSampler
+from maskrcnn_benchmark.data.samplers.left_over import LeftOver, samples_left
 
-__all__ = ["DistributedSampler", "GroupedBatchSampler", "IterationBasedBatchSampler", "KeyedBatchSampler"]
+__all__ = [
+    "DistributedSampler",
+    "GroupedBatchSampler",
+    "IterationBasedBatchSampler",
+    "KeyedBatchSampler",
+    "LeftOver",
+    "samples_left",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -22,6 +22,7 @@ class DistributedSampler(Sampler[int]):
         seed: with the epoch, the key of the order.
         pad: repeat samples from the start of the order so that all parts have one length, as training wants it.
             False gives parts that differ by at most one and hold every sample exactly once, as evaluation wants it.
+        samples_left: the order of epochs of which a part has been seen already, see LeftOver.
 
     Raises:
         ValueError: when ``rank`` is not one of ``num_replicas``.
@@ -36,6 +37,7 @@ class DistributedSampler(Sampler[int]):
         *,
         seed: int = 0,
         pad: bool = True,
+        samples_left: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         self.dataset = dataset
         self.num_replicas = get_world_size() if num_replicas is None else num_replicas
@@ -45,6 +47,7 @@ class DistributedSampler(Sampler[int]):
         self.shuffle = shuffle
         self.seed = seed
         self.pad = pad
+        self.samples_left = samples_left or {}
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,7 +55,7 @@ class DistributedSampler(Sampler[int]):
         self.epoch = epoch
 
     def _bounds(self) -> tuple[int, int]:
-        total = len(self.dataset)
+        total = len(self.samples_left.get(self.epoch, self.dataset))
         if self.pad:
             share = -(-total // self.num_replicas)
             return self.rank * share, (self.rank + 1) * share
@@ -60,7 +63,10 @@ class DistributedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         total = len(self.dataset)
-        if self.shuffle:
+        if self.epoch in self.samples_left:
+            order = self.samples_left[self.epoch]
+            total = len(order)
+        elif self.shuffle:
             order = keyed_permutation(self.seed, self.epoch, length=total)
         else:
             order = np.arange(total)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 from torch.utils.data import Sampler
 
@@ -18,12 +19,24 @@ class IterationBasedBatchSampler(Sampler[list[int]]):
         batch_sampler: yields batches of indices; its attribute ``sampler`` may have ``set_epoch``.
         num_iterations: number of the last iteration.
         start_iter: iterations that are done already.
+        first_iter: iterations that were done when the first of the epochs began.
+        epochs: gives the epochs to go through, in order, without end; None: 0, 1, 2, ...
     """
 
-    def __init__(self, batch_sampler: Iterable[list[int]], num_iterations: int, start_iter: int = 0) -> None:
+    def __init__(
+        self,
+        batch_sampler: Iterable[list[int]],
+        num_iterations: int,
+        start_iter: int = 0,
+        *,
+        first_iter: int = 0,
+        epochs: Callable[[], Iterator[int]] | None = None,
+    ) -> None:
         self.batch_sampler = batch_sampler
         self.num_iterations = num_iterations
         self.start_iter = start_iter
+        self.first_iter = first_iter
+        self.epochs = epochs or itertools.count
 
     def epoch_batches(self) -> Iterator[tuple[int, list[int]]]:
         """The batches from ``start_iter`` on, each with its epoch (from 0).
@@ -32,8 +45,9 @@ class IterationBasedBatchSampler(Sampler[list[int]]):
             ValueError: when an epoch has no batch.
         """
         sampler = getattr(self.batch_sampler, "sampler", None)
-        iteration, epoch = 0, 0
+        iteration, epochs = self.first_iter, self.epochs()
         while iteration < self.num_iterations:
+            epoch = next(epochs)
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
             first_of_epoch = iteration
@@ -47,7 +61,6 @@ class IterationBasedBatchSampler(Sampler[list[int]]):
                 raise ValueError(
                     f"epoch {epoch} has no batch: the data set has no sample for this process, or too few for a batch"
                 )
-            epoch += 1
 
     def __iter__(self) -> Iterator[list[int]]:
         return (batch for _, batch in self.epoch_batches())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_benchmark.engine.nonfinite import Failure, Response
+from maskrcnn_benchmark.tracking.trace import Trace
 from maskrcnn_benchmark.utils import comm
 
 _NO_UPDATE, _DROPPED = -1.0, 1.0
@@ -23,14 +24,22 @@ class LossBuffer:
     Args:
         image_ids: data set index -> image id, for the message about a loss that is not finite; None: indices are used.
         response: what is done about losses and gradients that are not finite.
+        trace: is told of every iteration that is read.
 
     Attributes:
         history: (iteration, mean losses by name) of the last iterations that were read, whatever they are.
     """
 
-    def __init__(self, image_ids: Mapping[int, Any] | None = None, response: Response | None = None) -> None:
+    def __init__(
+        self,
+        image_ids: Mapping[int, Any] | None = None,
+        response: Response | None = None,
+        *,
+        trace: Trace | None = None,
+    ) -> None:
         self.image_ids = image_ids
         self.response = response or Response()
+        self.trace = trace or Trace()
         self.names: list[str] = []
         self.rows: list[Tensor] = []
         self.seen: list[tuple[int, Sequence[int]]] = []
@@ -74,11 +83,11 @@ class LossBuffer:
         local = torch.stack(self.rows)  # [iterations, losses + 1]
         means = comm.reduce_tensor(local).tolist()
         seen, self.rows, self.seen = self.seen, [], []
-        rows, bad, without_gradient = [], False, []
+        rows, read, bad, without_gradient = [], [], False, []
         for (iteration, _), (*values, state) in zip(seen, means, strict=True):
             row = {"loss": math.fsum(values) if all(map(math.isfinite, values)) else math.nan}
             row.update(zip(self.names, values, strict=True))
-            self.history.append((iteration, row))
+            read.append((iteration, row))
             is_finite = math.isfinite(row["loss"])
             if is_finite:
                 rows.append(row)
@@ -89,6 +98,8 @@ class LossBuffer:
                     without_gradient.append(iteration)
                 self._loss_was_bad = False
             bad |= not is_finite or state == _DROPPED
+        self.history.extend(read)
+        self.trace.write(read)
         if bad:
             self.response(self._find_failures(seen, local.tolist(), without_gradient))
         return rows

@@ -117,7 +117,7 @@ def do_train(
     step = TrainStep(
         model, optimizer, scheduler, precision, accumulate_steps=accumulate_steps, max_grad_norm=max_grad_norm
     )
-    buffer = LossBuffer(getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None))
+    buffer = LossBuffer(getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None), trace=trace)
     start, last = arguments["iteration"], len(data_loader)  # type: ignore[arg-type]
     progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
     if arguments.get("scaler") and precision.scaler.is_enabled():
@@ -153,7 +153,7 @@ def do_train(
         saves = at_end or leaves or saver.is_due(iteration, updated)
         logs = at_end or iteration % log_period == 0
         if saves or logs or breaks.evaluates_after(iteration) or step.guard.is_noticed():
-            progress.add_losses(trace.write(buffer.read()))  # the one synchronisation with the device
+            progress.add_losses(buffer.read())  # the one synchronisation with the device
         progress.iteration_done()
         if logs:
             progress.report(iteration, lr=lr)
@@ -169,7 +169,7 @@ def do_train(
         saver.complete(start)
     elif stopped_early and iteration < last:
         report_broken_images(getattr(data_loader, "dataset", None))
-        progress.add_losses(trace.write(buffer.read()))
+        progress.add_losses(buffer.read())
         trace.write_weights(iteration, model)
         saver.save(iteration, final=True)
     saver.wait()

@@ -24,8 +24,6 @@ from torch import nn
 
 from maskrcnn_benchmark.utils.digest import digest_tensors
 
-_Rows = Sequence[Mapping[str, float]]
-
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 TRACE_FILE = "trace.jsonl"
@@ -53,7 +51,7 @@ class Trace:
     ) -> None:
         self.path = path
         self.image_ids = image_ids
-        self.waiting: list[tuple[int, float, Sequence[int]]] = []
+        self.waiting: dict[int, tuple[float, Sequence[int]]] = {}
         self.digests: dict[int, str] = {}  # of the weights, by iteration
         self.unwritten, self.size = b"", 0
         if path is not None:
@@ -65,25 +63,17 @@ class Trace:
     def begin(self, iteration: int, learning_rate: float, indices: Sequence[int]) -> None:
         """An iteration begins, over the images with these data set indices."""
         if self.path is not None:
-            self.waiting.append((iteration, learning_rate, indices))
+            self.waiting[iteration] = learning_rate, indices
 
-    def write(self, rows: _Rows) -> _Rows:
-        """Write the iterations that wait, each with its losses.
-
-        Args:
-            rows: losses by name, one row an iteration since the last call; their sum, "loss", is left out.
-
-        Returns:
-            The same rows.
-        """
+    def write(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Write iterations that have begun, each with its losses by name; their sum, "loss", is left out."""
         lines = []
-        for (iteration, learning_rate, indices), row in zip(self.waiting, rows, strict=False):
+        for iteration, losses in rows if self.path is not None else ():
+            learning_rate, indices = self.waiting.pop(iteration)
             ids = [self.image_ids[index] if self.image_ids is not None else int(index) for index in indices]
-            losses = {name: _exact(row[name]) for name in sorted(row) if name != "loss"}
-            lines.append({"iteration": iteration, "learning_rate": learning_rate, "images": ids, "losses": losses})
-        self.waiting = []
+            exact = {name: _exact(losses[name]) for name in sorted(losses) if name != "loss"}
+            lines.append({"iteration": iteration, "learning_rate": learning_rate, "images": ids, "losses": exact})
         self._append(lines)
-        return rows
 
     def write_weights(self, iteration: int, model: nn.Module) -> None:
         """Write what the weights of a model, wrapped or not, are after an iteration. Waits for the device.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -23,9 +25,12 @@ from maskrcnn_benchmark.data.samplers import (
     GroupedBatchSampler,
     IterationBasedBatchSampler,
     KeyedBatchSampler,
+    LeftOver,
+    samples_left,
 )
 from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
 from maskrcnn_benchmark.data.views import collate_pictures
+from maskrcnn_benchmark.solver.world_size import Progress
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
 Loader = DataLoader | DecodingLoader  # both yield (ImageList, Targets, indices)
@@ -126,6 +131,7 @@ def make_data_loader(
     start_iter: int = 0,
     *,
     keep_pixels: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Loader, int] | list[Loader]:
     """The loader of training, or one loader for each test data set.
 
@@ -140,6 +146,7 @@ def make_data_loader(
         is_distributed: give each process of the group its share; a test sample goes to one process only.
         start_iter: training iterations that are done already.
         keep_pixels: the images stay bytes, for `make_device_normalize`; otherwise they are the network's input.
+        progress: of a training run that may have had other numbers of processes before; None: it had not.
 
     Returns:
         Training: (loader, iterations per epoch), the loader as long as SOLVER.MAX_ITER. Testing: a list of loaders.
@@ -163,19 +170,42 @@ def make_data_loader(
         dataset.broken_images = make_broken_images(cfg, len(dataset), is_train=is_train)
         if sees_views:
             dataset.transforms = None
-        sampler = DistributedSampler(dataset, world_size, rank, shuffle=is_train, seed=cfg.SEED, pad=is_train)
         is_upright = np.zeros(len(dataset), dtype=bool)
         if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
             is_upright = dataset.aspect_ratios() >= 1
-        batches = GroupedBatchSampler(sampler, is_upright, images_per_batch // world_size)
+        share = functools.partial(_share_of_process, dataset, is_upright, is_train, cfg.SEED)
+        left, first_iter = LeftOver(), 0
+        if progress is not None:
+            first_iter = progress.first_iteration
+            left = samples_left(progress.earlier, len(dataset), seed=cfg.SEED, make_batches=share)
+        batches = share(world_size, rank, images_per_batch // world_size, left)
         if is_train:
-            batches = IterationBasedBatchSampler(batches, cfg.SOLVER.MAX_ITER, start_iter)
+            batches = IterationBasedBatchSampler(
+                batches, cfg.SOLVER.MAX_ITER, start_iter, first_iter=first_iter, epochs=left.epochs
+            )
         loaders.append(
             _make_loader(cfg, dataset, KeyedBatchSampler(batches), sees_views=sees_views, keep_pixels=keep_pixels)
         )
     if is_train:
         return loaders[0], max(len(datasets[0]) // images_per_batch, 1)
     return loaders
+
+
+def _share_of_process(
+    dataset: DetectionDataset,
+    groups: Sequence[bool],
+    is_train: bool,
+    seed: int,
+    world_size: int,
+    rank: int,
+    images_per_process: int,
+    left: LeftOver,
+) -> GroupedBatchSampler:
+    """The batches of one process in an epoch; what its sampler does is said there."""
+    sampler = DistributedSampler(
+        dataset, world_size, rank, shuffle=is_train, seed=seed, pad=is_train, samples_left=left.samples
+    )
+    return GroupedBatchSampler(sampler, groups, images_per_process)
 
 
 def _make_datasets(cfg: CfgNode, *, is_train: bool) -> list[DetectionDataset]:

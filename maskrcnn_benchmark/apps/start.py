@@ -15,7 +15,8 @@ import torch
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.own_classes import build_classes
-from maskrcnn_benchmark.checkpoint.files import write_atomically
+from maskrcnn_benchmark.checkpoint.files import remove_leftovers, write_atomically
+from maskrcnn_benchmark.checkpoint.lock import FolderLock
 from maskrcnn_benchmark.config import validate
 from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
 from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink
@@ -39,6 +40,7 @@ class Run:
         output_dir: existing folder for results, "" for none.
         sink: receives the run's figures; empty on processes that do not write.
         use_amp: ``--fp16`` or ``--amp`` was given.
+        lock: keeps other training runs out of the folder.
     """
 
     cfg: CfgNode
@@ -46,6 +48,13 @@ class Run:
     output_dir: str
     sink: MetricSink
     use_amp: bool
+    lock: FolderLock | None = None
+
+    def close(self) -> None:
+        """Write out the figures, and let the folder go."""
+        self.sink.close()
+        if self.lock is not None:
+            self.lock.close()
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, config_file: str, json_summary: str) -> None:
@@ -76,7 +85,8 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
         training, testing: which settings are checked.
 
     Raises:
-        ValueError, KeyError, OSError: a setting is wrong, or the output folder cannot be written.
+        ValueError, KeyError, OSError: a setting is wrong, or the output folder cannot be written, or another run trains
+            there.
     """
     setup_environment()
     keep_pages()
@@ -87,6 +97,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
     set_threads(cfg, device)
     output_dir = make_output_folder(cfg)
+    lock = lock_output_folder(output_dir) if training else None
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
     if notice:
         logger.warning(notice)
@@ -98,7 +109,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     logger.info("Using %d process(es) on %s", comm.get_world_size(), device.type)
     logger.info("Environment:\n%s", collect_env_info())
     logger.debug("Running with config:\n%s", cfg)
-    return Run(cfg, device, output_dir, sink, use_amp=args.fp16 or args.amp)
+    return Run(cfg, device, output_dir, sink, use_amp=args.fp16 or args.amp, lock=lock)
 
 
 def build_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
@@ -169,6 +180,19 @@ def make_output_folder(cfg: CfgNode) -> str:
         with tempfile.TemporaryFile(dir=folder):
             pass
     return folder
+
+
+def lock_output_folder(folder: str) -> FolderLock | None:
+    """Keep other training runs out of OUTPUT_DIR, and remove what one that was killed has half written.
+
+    Raises:
+        OSError: another run trains there.
+    """
+    if not folder or not comm.is_main_process():
+        return None
+    lock = FolderLock(folder)
+    remove_leftovers(folder)
+    return lock
 
 
 def make_config_file(cfg: CfgNode) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from maskrcnn_benchmark.apps.manifest import RunRecord
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.apps.test import figures_of, run_tests
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.data.transforms import DeviceNormalize
@@ -25,10 +27,12 @@ from maskrcnn_benchmark.engine.distributed import wrap_model
 from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, PeriodicEvaluation
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import seed_step
+from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 from maskrcnn_benchmark.tracking import MlperfSink, SinkGroup
+from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
@@ -54,7 +58,31 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         args: parsed options of ``make_parser``.
         cfg: the config tree with its defaults; stays as it is.
     """
-    run = start_run(args, cfg, training=True, testing=not args.skip_test)
+    with StopSignals() as stop, stop.exits():
+        run = start_run(args, cfg, training=True, testing=not args.skip_test)
+        try:
+            train(args, run, stop)
+        except Interrupted as reason:
+            newest = newest_checkpoint(run.output_dir)
+            how = f"from {newest}" if newest else "from the start, since there is no checkpoint"
+            logger.warning("Told to stop by %s; the same command goes on %s", reason.name or "another process", how)
+            raise
+        finally:
+            run.close()
+        comm.destroy_process_group()
+
+
+def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
+    """Train and evaluate, and say how that went.
+
+    Args:
+        args: parsed options of ``make_parser``.
+        run: the started program.
+        stop: what the process was told.
+
+    Raises:
+        Interrupted: the process was told to stop.
+    """
     mlperf = MlperfSink.from_config(run.cfg, run.output_dir)
     run.sink = SinkGroup((run.sink, mlperf))
     for metric, unit in METADATA.items():
@@ -63,23 +91,22 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     tester = _Tester(run, precision, mlperf)
     begin = time.perf_counter()
     with RunRecord(run.output_dir) as record:
-        model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record)
+        model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record, stop)
         figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
         if not args.skip_test and not tester.has_run:
             tester(model)
         record.finish("target reached" if summary.stopped_early else "finished", tester.results)
     run.sink.log((), {**figures, **tester.figures()})
-    run.sink.close()
-    comm.destroy_process_group()
 
 
 def build_and_train(
     cfg: CfgNode,
     run: Run,
     precision: Precision,
-    tester: Callable[..., Any],
+    tester: _Tester,
     mlperf: MlperfSink,
     record: RunRecord,
+    stop: StopSignals,
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -90,6 +117,7 @@ def build_and_train(
         tester: evaluates a model; called after each epoch with PER_EPOCH_EVAL, and every SOLVER.TEST_PERIOD iterations.
         mlperf: is told when the clock starts and of each epoch.
         record: keeps what the run's bits depend on.
+        stop: what the process was told.
 
     Returns:
         The trained model, wrapped where there are several processes, and what the loop did.
@@ -99,7 +127,13 @@ def build_and_train(
     optimizer = make_optimizer(cfg, model)
     scheduler = make_lr_scheduler(cfg, optimizer)
     checkpointer = DetectronCheckpointer(
-        cfg, model, optimizer, scheduler, run.output_dir, save_to_disk=comm.is_main_process()
+        cfg,
+        model,
+        optimizer,
+        scheduler,
+        run.output_dir,
+        save_to_disk=comm.is_main_process(),
+        keep=cfg.SOLVER.CHECKPOINT_KEEP,
     )
     arguments: dict[str, Any] = {"iteration": 0}
     if checkpointer.has_checkpoint():
@@ -107,6 +141,8 @@ def build_and_train(
         logger.info("Resuming at iteration %d; MODEL.WEIGHT is not read", arguments["iteration"])
     else:
         checkpointer.load_weights(cfg.MODEL.WEIGHT)
+    tester.rewind(arguments["iteration"])
+    run.sink.rewind(arguments["iteration"])
     capture_trunk(
         model,
         cfg.MODEL.CAPTURE,
@@ -127,13 +163,17 @@ def build_and_train(
     )
     if run.output_dir and comm.is_main_process():
         save_categories(run.output_dir, loader.dataset)
-    evaluation: Callable[[int], bool] | None = None
+    evaluation: PerEpochEvaluation | PeriodicEvaluation | None = None
     if cfg.PER_EPOCH_EVAL:
         aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
-        evaluation = PerEpochEvaluation(lambda _: tester(model), iterations_per_epoch, aim)
+        evaluation = PerEpochEvaluation(
+            lambda iteration: tester.after(iteration, model, len(loader)), iterations_per_epoch, aim
+        )
     if cfg.SOLVER.TEST_PERIOD > 0:
         evaluation = PeriodicEvaluation(
-            lambda iteration: tester(model, on_the_way=iteration < len(loader)), cfg.SOLVER.TEST_PERIOD, evaluation
+            lambda iteration: tester.after(iteration, model, len(loader), on_the_way=iteration < len(loader)),
+            cfg.SOLVER.TEST_PERIOD,
+            evaluation,
         )
     after_iteration = mlperf.follow(
         evaluation,
@@ -143,27 +183,31 @@ def build_and_train(
         num_images=len(loader.dataset),
     )
     trace = record.begin(cfg, model, loader, precision, run.device, arguments)
-    summary = do_train(
-        model,
-        loader,
-        optimizer,
-        scheduler,
-        checkpointer if cfg.SAVE_CHECKPOINT and run.output_dir else None,
-        run.device,
-        cfg.SOLVER.CHECKPOINT_PERIOD,
-        arguments,
-        precision=precision,
-        normalize=normalize,
-        prefetch=normalize is not None,
-        accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS if cfg.SOLVER.ACCUMULATE_GRAD else 1,
-        max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
-        log_period=cfg.SOLVER.LOG_PERIOD,
-        seed=cfg.SEED,
-        iterations_per_epoch=iterations_per_epoch,
-        sink=run.sink,
-        trace=trace,
-        per_iter_end_callback_fn=after_iteration,
-    )
+    with stop.deferred():
+        summary = do_train(
+            model,
+            loader,
+            optimizer,
+            scheduler,
+            checkpointer if cfg.SAVE_CHECKPOINT and run.output_dir else None,
+            run.device,
+            cfg.SOLVER.CHECKPOINT_PERIOD,
+            arguments,
+            precision=precision,
+            normalize=normalize,
+            prefetch=normalize is not None,
+            accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS if cfg.SOLVER.ACCUMULATE_GRAD else 1,
+            max_grad_norm=cfg.SOLVER.MAX_GRAD_NORM,
+            log_period=cfg.SOLVER.LOG_PERIOD,
+            seed=cfg.SEED,
+            iterations_per_epoch=iterations_per_epoch,
+            sink=run.sink,
+            trace=trace,
+            per_iter_end_callback_fn=after_iteration,
+            evaluates_after=evaluation.is_due if evaluation is not None else None,
+            save_in_background=cfg.SOLVER.CHECKPOINT_ASYNC,
+            stop=stop,
+        )
     return model, summary
 
 
@@ -178,6 +222,25 @@ class _Tester:
         self.normalize: DeviceNormalize | None = None
         self.results: Mapping[str, Mapping[str, float]] = {}
         self.has_run = False
+        self.log = EvaluationLog(None)
+
+    def rewind(self, iteration: int) -> None:
+        """Training begins after this iteration; what is known of evaluations up to it is kept."""
+        if self.run.output_dir and comm.is_main_process():
+            self.log = EvaluationLog(os.path.join(self.run.output_dir, EVALUATIONS_FILE), iteration=iteration)
+
+    def after(
+        self, iteration: int, model: nn.Module, last: int, *, on_the_way: bool = False
+    ) -> Mapping[str, Mapping[str, float]]:
+        """As a call, after an iteration on the way to the last one. What was evaluated before a break is not again."""
+        known = comm.broadcast(self.log.find(iteration) if iteration < last else None)
+        if known is None:
+            self(model, on_the_way=on_the_way)
+            self.log.add(iteration, self.results)
+        else:
+            logger.info("The figures after iteration %d are known from before the interruption", iteration)
+            self.results, self.has_run = known, self.has_run or not on_the_way
+        return self.results
 
     def __call__(self, model: nn.Module, *, on_the_way: bool = False) -> Mapping[str, Mapping[str, float]]:
         """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere.

@@ -49,9 +49,13 @@ class PerEpochEvaluation:
         self.iterations_per_epoch = iterations_per_epoch
         self.early_exit = early_exit
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether an epoch has just ended."""
+        return iteration % self.iterations_per_epoch == 0
+
     def __call__(self, iteration: int) -> bool:
         """Evaluate when an epoch has just ended; True on every process when the aim is reached."""
-        if iteration % self.iterations_per_epoch != 0:
+        if not self.is_due(iteration):
             return False
         logger.info("Starting evaluation after iteration %d", iteration)
         results = self.evaluate(iteration)
@@ -77,9 +81,13 @@ class PeriodicEvaluation:
         self.period = period
         self.per_epoch = per_epoch
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether it is time."""
+        return iteration % self.period == 0 or (self.per_epoch is not None and self.per_epoch.is_due(iteration))
+
     def __call__(self, iteration: int) -> bool:
         """Evaluate when it is time; True on every process when training is to stop."""
-        if self.per_epoch is not None and iteration % self.per_epoch.iterations_per_epoch == 0:
+        if self.per_epoch is not None and self.per_epoch.is_due(iteration):
             return self.per_epoch(iteration)
         if iteration % self.period == 0:
             logger.info("Starting evaluation after iteration %d", iteration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.utils import comm
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 EXIT_STATUS = 75
 """The program was told to stop and has saved its state: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -98,6 +101,20 @@ class StopSignals:
         self._flag = torch.tensor(float(self.requested))  # in host memory: goes over gloo, and no GPU is waited for
         self._exchange = dist.all_reduce(self._flag, async_op=True)
         return verdict
+
+    @contextlib.contextmanager
+    def exits(self) -> Iterator[None]:
+        """Ends the program with ``EXIT_STATUS`` when it was told to stop, whatever that did to the other processes."""
+        try:
+            yield
+        except Interrupted:
+            raise SystemExit(EXIT_STATUS) from None
+        except RuntimeError as error:
+            if not self.requested or comm.get_world_size() == 1:
+                raise
+            # Another process has left already, and the connection with it.
+            logger.debug("after %s", self.name, exc_info=True)
+            raise SystemExit(EXIT_STATUS) from error
 
     @contextlib.contextmanager
     def _mode(self, *, deferred: bool) -> Iterator[None]:

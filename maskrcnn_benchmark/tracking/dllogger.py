@@ -43,6 +43,9 @@ class DLLoggerSink:
             self.stream.write(f"DLL {now} - {format_step(step)} {figures}\n")
             self.stream.flush()
 
+    def rewind(self, iteration: int) -> None:
+        """The file was written anew."""
+
     def close(self) -> None:
         """Close the file; the stream is not ours."""
         if self.file is not None:

@@ -155,6 +155,8 @@ class MlperfSink:
         self._begin_epoch(first // iterations_per_epoch + 1)
 
         def after_iteration(iteration: int) -> bool:
+            if iteration == first:  # what an interruption left to do
+                return callback(iteration) if callback is not None else False
             ends = iteration % iterations_per_epoch == 0 or iteration == last
             if ends:
                 self._end_epoch()
@@ -188,6 +190,9 @@ class MlperfSink:
         if self.is_on and step and not isinstance(step, str):
             numbers = {name: value for name, value in data.items() if isinstance(value, int | float)}
             self.log_file.event("tracked_stats", numbers, step=step[0])
+
+    def rewind(self, iteration: int) -> None:
+        """The log was written anew."""
 
     def close(self) -> None:
         """The run is over."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 Step = str | Sequence[int]
 """"PARAMETER" for settings, (iteration,) or (iteration, epoch) in the run, () for figures of the whole run."""
@@ -24,6 +27,9 @@ class MetricSink(Protocol):
             text: the same figures as the published text, for the receivers that keep text.
         """
 
+    def rewind(self, iteration: int) -> None:
+        """Training goes on after this iteration; figures of later ones, from before a break, will come again."""
+
     def close(self) -> None:
         """Write out what is left."""
 
@@ -31,12 +37,16 @@ class MetricSink(Protocol):
 class SinkGroup:
     """Several receivers as one; none at all on processes that do not write.
 
+    A receiver that cannot write, on a full disk for instance, says so once and is tried again with the next figures:
+    training does not end for it.
+
     Args:
         sinks: the receivers.
     """
 
     def __init__(self, sinks: Sequence[MetricSink] = ()) -> None:
         self.sinks = tuple(sinks)
+        self._failing: set[MetricSink] = set()
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
         """Announce a metric to each."""
@@ -46,9 +56,23 @@ class SinkGroup:
     def log(self, step: Step, data: Mapping[str, Any], *, text: Mapping[str, str] | None = None) -> None:
         """Hand the figures to each."""
         for sink in self.sinks:
-            sink.log(step, data, text=text)
+            self._try(sink, lambda sink=sink: sink.log(step, data, text=text))
+
+    def rewind(self, iteration: int) -> None:
+        """Take each back to an iteration."""
+        for sink in self.sinks:
+            sink.rewind(iteration)
 
     def close(self) -> None:
         """Close each."""
         for sink in self.sinks:
-            sink.close()
+            self._try(sink, sink.close)
+
+    def _try(self, sink: MetricSink, call: Callable[[], None]) -> None:
+        try:
+            call()
+            self._failing.discard(sink)
+        except OSError as error:
+            if sink not in self._failing:
+                logger.error("%s cannot write (%s); training goes on", type(sink).__name__, error.strerror or error)
+            self._failing.add(sink)

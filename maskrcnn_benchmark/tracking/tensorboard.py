@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn_benchmark.tracking.sink import Step
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 
 class TensorBoardSink:
-    """Write every number under its name; needs the package tensorboard.
+    """Write every number under its name; needs the package tensorboard. The file is made with the first number.
 
     Args:
         folder: where the event files go.
@@ -23,7 +27,8 @@ class TensorBoardSink:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard events need the package tensorboard: pip install tensorboard") from error
-        self.writer = SummaryWriter(folder)
+        self.make_writer = functools.partial(SummaryWriter, folder)
+        self.writer: SummaryWriter | None = None
         self.last_iteration = 0
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
@@ -34,10 +39,18 @@ class TensorBoardSink:
         if isinstance(step, str):
             return
         self.last_iteration = step[0] if step else self.last_iteration
+        if self.writer is None:
+            self.writer = self.make_writer()
         for name, value in data.items():
             if isinstance(value, int | float):
                 self.writer.add_scalar(name, value, self.last_iteration)
 
+    def rewind(self, iteration: int) -> None:
+        """Have TensorBoard leave out what earlier files hold of later iterations."""
+        self.make_writer = functools.partial(self.make_writer, purge_step=iteration + 1)
+        self.last_iteration = iteration
+
     def close(self) -> None:
         """Write out what is left."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.nodes import tell_of_own_folders, validate_agreement
 from maskrcnn_benchmark.apps.own_classes import build_classes
 from maskrcnn_benchmark.checkpoint.files import remove_leftovers, write_atomically
 from maskrcnn_benchmark.checkpoint.lock import FolderLock
 from maskrcnn_benchmark.config import validate
 from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
+from maskrcnn_benchmark.solver.world_size import make_schedule_for_world
 from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.allocator import keep_pages
@@ -94,13 +96,16 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     device, notice = build_device(args, cfg)
     make_deterministic(cfg, device)  # before NCCL reads which algorithms it may use
     comm.init_process_group(device)
+    validate_agreement(cfg)
+    scaled = make_schedule_for_world(cfg, comm.get_world_size())
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)
     set_threads(cfg, device)
     output_dir = make_output_folder(cfg)
     lock = lock_output_folder(output_dir) if training else None
     setup_logger("maskrcnn_benchmark", output_dir, comm.get_rank())
-    if notice:
-        logger.warning(notice)
+    for line in filter(None, (notice, scaled)):
+        logger.warning(line)
+    tell_of_own_folders(output_dir)
     build_classes(cfg, training=training)
     cfg.freeze()
     make_config_file(cfg)

@@ -17,6 +17,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.solver.lr_scheduler import WarmupMultiStepLR
+
 logger = logging.getLogger("maskrcnn_benchmark")
 
 
@@ -195,13 +197,14 @@ class Progress:
         return Progress(world_size, images_per_batch, iteration, earlier), iteration
 
 
-def make_progress(cfg: CfgNode, arguments: dict[str, Any], world_size: int) -> Progress:
+def make_progress(cfg: CfgNode, arguments: dict[str, Any], scheduler: WarmupMultiStepLR, world_size: int) -> Progress:
     """The progress of a run that goes on from a checkpoint, or begins.
 
     Args:
         cfg: reads SOLVER.
         arguments: what a checkpoint held: ``iteration``, which is counted anew where SOLVER.SCALE_TO_WORLD says so, and
             ``progress``, which checkpoints of other programs lack: theirs went as this run does.
+        scheduler: goes to the new count.
         world_size: number of processes now.
     """
     solver, iteration = cfg.SOLVER, arguments["iteration"]
@@ -214,6 +217,8 @@ def make_progress(cfg: CfgNode, arguments: dict[str, Any], world_size: int) -> P
         by_images=solver.SCALE_TO_WORLD,
         multiple=solver.ACCUMULATE_STEPS,
     )
+    if arguments["iteration"] != iteration:
+        scheduler.load_state_dict({"last_epoch": arguments["iteration"] // solver.ACCUMULATE_STEPS})
     if progress != saved:
         logger.warning(
             "%d process(es) with batches of %d images go on from %d with %d; iteration %d is now iteration %d",

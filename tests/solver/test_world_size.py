@@ -163,15 +163,18 @@ def test_a_new_count_is_a_whole_number_of_updates():
 
 def test_resume_says_what_it_does(caplog):
     config = changed(IMS_PER_BATCH=2, SCALE_TO_WORLD=True)
+    config.SOLVER.ACCUMULATE_STEPS = 3
+    scheduler = WarmupMultiStepLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), (5,), warmup_iters=0)
     arguments = {"iteration": 10, "progress": Progress(1, 3).state_dict()}
     with caplog.at_level(logging.WARNING, logger="maskrcnn_benchmark"):
         logging.getLogger("maskrcnn_benchmark").propagate = True
-        progress = make_progress(config, arguments, 2)
+        progress = make_progress(config, arguments, scheduler, 2)
     assert progress == Progress(2, 2, 15, (Stretch(1, 3, 10),))
     assert arguments == {"iteration": 15, "progress": progress.state_dict()}
+    assert (scheduler.last_epoch, scheduler.get_last_lr()) == (5, [pytest.approx(0.1)])
     (line,) = caplog.messages
     assert "iteration 10 is now iteration 15" in line
 
     published = {"iteration": 10}  # without any progress: it went as this run does
-    assert make_progress(config, published, 4) == Progress(4, 2)
+    assert make_progress(config, published, scheduler, 4) == Progress(4, 2)
     assert published["iteration"] == 10

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -23,6 +22,7 @@ from maskrcnn_benchmark.data.datasets.folder_check import check_folder
 from maskrcnn_benchmark.data.datasets.report import DataReport
 from maskrcnn_benchmark.data.datasets.sources import find_source
 from maskrcnn_benchmark.data.open_dataset import make_dataset_arguments
+from maskrcnn_benchmark.utils.plain_yaml import parse_yaml
 
 _NAME = "data"  # of a data set that is given by its paths
 
@@ -133,7 +133,7 @@ def _value_of(key: str, text: str) -> Any:
         return text
     if key == "classes":
         return str(Path(text).absolute()) if Path(text).is_file() else text.split(",")
-    return yaml.safe_load(text)
+    return parse_yaml(text, key)
 
 
 def _check(cfg: CfgNode, name: str, args: argparse.Namespace) -> DataReport:

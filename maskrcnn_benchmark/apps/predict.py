@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from yacs.config import CfgNode
 
@@ -32,6 +31,7 @@ from maskrcnn_benchmark.ops import paste_masks
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
+from maskrcnn_benchmark.utils.plain_yaml import parse_yaml
 
 CONFIG_FILE = "config.yml"
 _KEYPOINT_THRESHOLD = 2.0  # logit above which a keypoint is drawn, as in the published demo
@@ -215,8 +215,8 @@ def config_of(checkpoint: str, config_file: str | None) -> ConfigNode:
         cfg.merge_from_file(config_file)
     elif text := read_weights(checkpoint).get("config"):
         # This machine's place of the catalogue counts, not that of the machine that trained.
-        saved = {key: value for key, value in yaml.safe_load(text).items() if key != "PATHS_CATALOG"}
-        cfg.merge_from_other_cfg(CfgNode(saved))
+        saved = _saved_config(text, checkpoint)
+        cfg.merge_from_other_cfg({key: value for key, value in saved.items() if key != "PATHS_CATALOG"})
     elif beside.is_file():
         cfg.merge_from_file(beside)
     else:
@@ -236,3 +236,12 @@ def drawn_keypoints(prediction: BoxList) -> DrawnKeypoints | None:
         shown=(keypoints.get_field("logits") > _KEYPOINT_THRESHOLD).numpy(),
         connections=PersonKeypoints.CONNECTIONS if isinstance(keypoints, PersonKeypoints) else (),
     )
+
+
+def _saved_config(text: object, checkpoint: str) -> dict[str, Any]:
+    """The config in a checkpoint, as plain values."""
+    source = f"the config saved in {checkpoint}"
+    saved = parse_yaml(text, source) if isinstance(text, str) else None
+    if not isinstance(saved, dict):
+        raise ValueError(f"{source} is none; name one with --config-file")
+    return saved

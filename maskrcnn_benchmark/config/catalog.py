@@ -75,9 +75,9 @@ def resolve_dataset(cfg: CfgNode, name: str) -> DatasetEntry:
     factory, args = describe_entry(name, entry)
     root = _data_dir(cfg, own)
     if factory in GENERATED:
-        return DatasetEntry(name, factory, {**args, "root": str(root / Path(args["root"]).expanduser())})
+        return DatasetEntry(name, factory, {**args, "root": str(root / _expanded(args["root"]))})
     for key in [key for key in (*PATH_KEYS, "classes") if isinstance(args.get(key), str)]:
-        beside = [Path(args[key]).expanduser()] if name in custom else []
+        beside = [_expanded(args[key])] if name in custom else []
         others = _other_paths(args[key], name) if entry is DatasetCatalog.DATASETS.get(name) else []
         places = [*beside, *(root / other for other in others)]
         args[key] = _find(args[key], root=root, name=name, key=key, others=places)
@@ -120,7 +120,12 @@ def _data_dir(cfg: CfgNode, own: ModuleType) -> Path:
     configured = cfg.DATASETS.DATA_DIR
     if configured == default:
         configured = getattr(getattr(own, "DatasetCatalog", None), "DATA_DIR", default)
-    return Path(os.environ.get("DATA_DIR") or configured).expanduser()
+    return _expanded(os.environ.get("DATA_DIR") or configured)
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path with its ``~`` replaced; one of a user whom this machine does not know stays, and is then not found."""
+    return Path(os.path.expanduser(path))
 
 
 def _other_paths(path: str, name: str) -> list[Path]:
@@ -133,7 +138,7 @@ def _other_paths(path: str, name: str) -> list[Path]:
 
 def _find(path: str, *, root: Path, name: str, key: str, others: list[Path]) -> str:
     """Return the first place at which a path of a catalogue entry exists; ``others`` come last."""
-    given = Path(path).expanduser()
+    given = _expanded(path)
     below = Path(*given.parts[1:]) if given.parts[:1] == ("data",) else given
     places = [given] if given.is_absolute() else [root / "data" / below, root / below, *others]
     for place in places:
@@ -149,7 +154,7 @@ def _find(path: str, *, root: Path, name: str, key: str, others: list[Path]) -> 
 @functools.lru_cache(maxsize=8)
 def _load_catalog(path: str) -> ModuleType:
     """Run the user's catalogue file; the package's own is not run a second time."""
-    file = Path(path).expanduser()
+    file = _expanded(path)
     if not path or (file.exists() and file.resolve() == Path(paths_catalog.__file__).resolve()):
         return paths_catalog
     if not file.is_file():

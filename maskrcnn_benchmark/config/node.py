@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yacs.config
-import yaml
+
+from maskrcnn_benchmark.utils.plain_yaml import read_yaml
 
 # Two published names of one value. Whichever a file or an override sets is copied to the other.
 ALIASES = (("MODEL.BACKBONE.OUT_CHANNELS", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS"),)
@@ -29,6 +32,13 @@ BASE_KEY = "_BASE_"
 # Keys that hold a tuple of names: one bare name stands for a tuple of one.
 NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CLASSES"})
 
+
+# A longer text is no literal that somebody typed, and the compiler that reads literals has its limits.
+_LONGEST_LITERAL = 1 << 16
+_LONGEST_QUOTE = 200  # characters of a value in a message
+_LONGEST_KEY = 200  # for which another is looked for that was meant
+_LARGEST_INTEGER = 1 << 63
+_PLAIN = (tuple, list, str, int, float, bool, type(None))
 
 # The attribute of a tree that holds where its values come from.
 _SOURCES = "__sources__"
@@ -55,8 +65,7 @@ class CfgNode(yacs.config.CfgNode):
         """
         path = Path(cfg_filename)
         if path.suffix == ".py":
-            with path.open(encoding="utf-8") as file:
-                trees = [(path, self.load_cfg(file))]
+            trees = [(path, _run_config(path))]
         else:
             trees = _with_bases(path)
         targets = [self.clone(), self] if len(trees) > 1 else [self]  # the first one finds what is wrong
@@ -65,7 +74,7 @@ class CfgNode(yacs.config.CfgNode):
                 source = f"config file {file}"
                 target._merge_pairs(list(_leaves(tree)), source=source, is_base=file != path)
 
-    def merge_from_other_cfg(self, cfg_other: yacs.config.CfgNode) -> None:
+    def merge_from_other_cfg(self, cfg_other: yacs.config.CfgNode | dict[str, Any]) -> None:
         """Merge another tree. Raises KeyError for unknown keys and ValueError for wrong types."""
         self._merge_pairs(list(_leaves(cfg_other)), source="the merged config")
 
@@ -75,7 +84,7 @@ class CfgNode(yacs.config.CfgNode):
         Raises ValueError for an odd number of items or a wrong type, KeyError for an unknown key.
         """
         if len(cfg_list) % 2:
-            items = " ".join(map(str, cfg_list))
+            items = " ".join(map(_quote, cfg_list))
             raise ValueError(f"overrides come as pairs KEY VALUE, but there are {len(cfg_list)} items: {items}")
         self._merge_pairs(list(zip(cfg_list[0::2], cfg_list[1::2], strict=True)), source="the overrides")
 
@@ -86,6 +95,16 @@ class CfgNode(yacs.config.CfgNode):
     def source_of(self, full_key: str) -> str | None:
         """What merged this key last, such as "the overrides"; None: nothing but files that the others are based on."""
         return self.__dict__.get(_SOURCES, {}).get(full_key)
+
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        """As yacs does it: a text that is a Python literal stands for its value; every other stays a text."""
+        if isinstance(value, str) and len(value) > _LONGEST_LITERAL:
+            return value
+        try:
+            return super()._decode_cfg_value(value)
+        except (MemoryError, RecursionError, TypeError):  # brackets, signs and keys that the compiler gives up on
+            return value
 
     def _merge_pairs(self, pairs: Sequence[tuple[str, Any]], *, source: str, is_base: bool = False) -> None:
         """Check every (dotted key, raw value), then write them all; nothing is written when one is wrong."""
@@ -133,18 +152,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file; an empty file is an empty mapping."""
     if not path.is_file():
         raise FileNotFoundError(f"config file {path} does not exist")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ValueError(f"config file {path} is not valid YAML:{place} {problem}") from error
+    tree = read_yaml(path, f"config file {path}")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ValueError(f"config file {path} must hold keys with values, but holds a {type(tree).__name__}")
     return tree
+
+
+def _run_config(path: Path) -> yacs.config.CfgNode:
+    """The ``cfg`` of a Python file, which is run: whoever names one on the command line wants that."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return yacs.config.CfgNode.load_cfg(file)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a user's file raises
+        raise ValueError(f"config file {path} cannot be run: {type(error).__name__}: {error}") from error
 
 
 def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -162,11 +186,13 @@ def _with_bases(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         files.insert(0, (current, tree))
         if base is None:
             return files
-        places = [current.parent / Path(str(base)).expanduser(), Path(str(base)).expanduser()]
+        name = os.path.expanduser(base) if isinstance(base, str) else ""
+        places = [current.parent / name, Path(name)]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
             raise FileNotFoundError(
-                f"config file {current}: {BASE_KEY} {base} does not exist, neither beside this file nor in {Path.cwd()}"
+                f"config file {current}: {BASE_KEY} {_quote(base)} does not exist, neither beside this file nor in "
+                f"{Path.cwd()}"
             )
         current = found
     return files
@@ -184,11 +210,39 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def _unknown_key(root: CfgNode, full_key: str, *, source: str) -> ConfigKeyError:
     """Build the error for a key that is not in the tree, with the nearest key that is."""
     known = root.keys_below()
-    wanted = str(full_key).upper()
+    full_key = _quote(full_key)
+    wanted = full_key.upper()
     same_leaf = [key for key in known if key.rpartition(".")[2] == wanted.rpartition(".")[2]]  # in another section
+    if len(wanted) > _LONGEST_KEY:
+        return ConfigKeyError(f"{source}: there is no config key {full_key}")
     near = difflib.get_close_matches(wanted, same_leaf, cutoff=0.0) or difflib.get_close_matches(wanted, known, n=1)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return ConfigKeyError(f"{source}: there is no config key {full_key}{hint}")
+
+
+def _quote(value: Any) -> str:
+    """A value in a message, in one line however long it is; texts stand without quotes."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too long to print"
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}... ({len(text)} characters)"
+
+
+def _wild_number(value: Any) -> str:
+    """What is wrong with a number, or with one in a list; "" for nothing."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, int) and not -_LARGEST_INTEGER <= item < _LARGEST_INTEGER:
+            return "an integer of more than 64 bits"
+        elif isinstance(item, float) and math.isnan(item):
+            return "not a number (NaN)"
+    return ""
 
 
 def _checked_value(root: CfgNode, raw: Any, default: Any, *, full_key: str, known: bool, source: str) -> Any:
@@ -196,9 +250,16 @@ def _checked_value(root: CfgNode, raw: Any, default: Any, *, full_key: str, know
     if full_key in NAME_TUPLES and isinstance(raw, str):
         return tuple(name.strip(" '\"") for name in raw.strip("()[] ").split(",") if name.strip(" '\""))
     if isinstance(default, yacs.config.CfgNode):
-        raise ValueError(f"{source}: {full_key} is a section of keys and cannot be set to {raw!r}")
-    value = root._decode_cfg_value(raw)
+        raise ValueError(f"{source}: {full_key} is a section of keys and cannot be set to {_quote(raw)}")
+    try:
+        value = root._decode_cfg_value(raw)
+    except AssertionError as error:  # yacs' own check of what is in a dict
+        raise ValueError(f"{source}: {full_key} cannot be set to {_quote(raw)}: {_quote(str(error))}") from error
+    if not (isinstance(default, str) and isinstance(raw, str)) and (wild := _wild_number(value)):
+        raise ValueError(f"{source}: {full_key} is {wild}")
     if not known or default is None:
+        if type(value) not in _PLAIN and not isinstance(value, yacs.config.CfgNode):
+            raise ValueError(f"{source}: {full_key} cannot be a {type(value).__name__}, such as {_quote(value)}")
         return value
     for wanted in (type(default), *EXTRA_TYPES.get(full_key, ())):
         fits, converted = _convert(value, raw, wanted)
@@ -207,7 +268,7 @@ def _checked_value(root: CfgNode, raw: Any, default: Any, *, full_key: str, know
     names = " or ".join(dict.fromkeys(t.__name__ for t in (type(default), *EXTRA_TYPES.get(full_key, ()))))
     raise ValueError(
         f"{source}: {full_key} must be of type {names} (such as {default!r}), "
-        f"but is {raw!r} of type {type(value).__name__}"
+        f"but is {_quote(raw)!r} of type {type(value).__name__}"
     )
 
 

@@ -5,18 +5,19 @@ Source of the format: https://docs.ultralytics.com/datasets/segment/
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from maskrcnn_benchmark.data.datasets.annotated_image import AnnotatedImage, AnnotatedObject, box_around
 from maskrcnn_benchmark.data.datasets.class_names import check_names, read_class_names
 from maskrcnn_benchmark.data.datasets.folder_dataset import FolderDataset, FolderSource, ImageFile, match_files
 from maskrcnn_benchmark.data.datasets.image_size import IMAGE_SUFFIXES, read_image_size
+from maskrcnn_benchmark.utils.plain_yaml import read_yaml
 
 _NO_ANNOTATIONS = ("classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt")
 _BOX = 5  # words of a line that holds a box
@@ -148,11 +149,9 @@ def _source(root: Path, place: Path, files: list[ImageFile], names: tuple[str, .
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path, str(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"data.yaml {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold keys with values, such as train, val and names")
     return data
@@ -175,7 +174,7 @@ def _names_of(data: dict[str, Any], path: Path) -> tuple[str, ...]:
 def _roots_of(data: dict[str, Any], path: Path) -> list[Path]:
     """Where relative paths of a yaml may start: at its ``path``, seen from the yaml and from here, and at the yaml."""
     beside = path.parent
-    given = Path(str(data.get("path") or ".")).expanduser()
+    given = Path(os.path.expanduser(str(data.get("path") or ".")))
     roots = [given] if given.is_absolute() else [beside / given, given]
     return [root for root in dict.fromkeys((*roots, beside)) if root.is_dir()] or [beside]
 

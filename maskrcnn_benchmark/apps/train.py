@@ -31,6 +31,7 @@ from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.solver.world_size import make_progress
 from maskrcnn_benchmark.tracking import MlperfSink, SinkGroup
 from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.utils import comm
@@ -143,6 +144,7 @@ def build_and_train(
         checkpointer.load_weights(cfg.MODEL.WEIGHT)
     tester.rewind(arguments["iteration"])
     run.sink.rewind(arguments["iteration"])
+    progress = make_progress(cfg, arguments, scheduler, comm.get_world_size())
     capture_trunk(
         model,
         cfg.MODEL.CAPTURE,
@@ -160,6 +162,7 @@ def build_and_train(
         is_distributed=comm.get_world_size() > 1,
         start_iter=arguments["iteration"],
         keep_pixels=normalize is not None,
+        progress=progress,
     )
     if run.output_dir and comm.is_main_process():
         save_categories(run.output_dir, loader.dataset)

@@ -208,6 +208,7 @@ def make_progress(cfg: CfgNode, arguments: dict[str, Any], scheduler: WarmupMult
         world_size: number of processes now.
     """
     solver, iteration = cfg.SOLVER, arguments["iteration"]
+    micro_batches = solver.ACCUMULATE_STEPS if solver.ACCUMULATE_GRAD else 1
     state = arguments.get("progress")
     saved = Progress.from_state(state) if state else Progress(world_size, solver.IMS_PER_BATCH)
     progress, arguments["iteration"] = saved.resumed(
@@ -215,10 +216,10 @@ def make_progress(cfg: CfgNode, arguments: dict[str, Any], scheduler: WarmupMult
         world_size=world_size,
         images_per_batch=solver.IMS_PER_BATCH,
         by_images=solver.SCALE_TO_WORLD,
-        multiple=solver.ACCUMULATE_STEPS,
+        multiple=micro_batches,
     )
     if arguments["iteration"] != iteration:
-        scheduler.load_state_dict({"last_epoch": arguments["iteration"] // solver.ACCUMULATE_STEPS})
+        scheduler.load_state_dict({"last_epoch": arguments["iteration"] // micro_batches})
     if progress != saved:
         logger.warning(
             "%d process(es) with batches of %d images go on from %d with %d; iteration %d is now iteration %d",

@@ -163,7 +163,7 @@ def test_a_new_count_is_a_whole_number_of_updates():
 
 def test_resume_says_what_it_does(caplog):
     config = changed(IMS_PER_BATCH=2, SCALE_TO_WORLD=True)
-    config.SOLVER.ACCUMULATE_STEPS = 3
+    config.SOLVER.ACCUMULATE_STEPS, config.SOLVER.ACCUMULATE_GRAD = 3, True
     scheduler = WarmupMultiStepLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), (5,), warmup_iters=0)
     arguments = {"iteration": 10, "progress": Progress(1, 3).state_dict()}
     with caplog.at_level(logging.WARNING, logger="maskrcnn_benchmark"):

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import nn
 
+from maskrcnn_benchmark.tracking.json_lines import cut_back
 from maskrcnn_benchmark.utils.digest import digest_tensors
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
@@ -57,7 +58,8 @@ class Trace:
         if path is not None:
             with open(path, "ab"):
                 pass
-            self.size = cut_lines(path, iteration if iteration else -1)
+            cut_back(path, iteration if iteration else -1)
+            self.size = os.path.getsize(path)
             self.digests = {line["iteration"]: line["weights"] for line in read_trace(path) if "weights" in line}
 
     def begin(self, iteration: int, learning_rate: float, indices: Sequence[int]) -> None:
@@ -117,42 +119,14 @@ def read_trace(path: str) -> Iterator[dict[str, Any]]:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        for line in file:
-            if _iteration_of(line) == math.inf:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
                 return
-            yield json.loads(line)
-
-
-def cut_lines(path: str, iteration: int) -> int:
-    """Cut a file of JSON lines off before the first line that belongs to a later iteration, or is broken.
-
-    Args:
-        path: the file; its lines come in the order of their ``iteration``.
-        iteration: the last one that stays.
-
-    Returns:
-        The size in bytes of what is left.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    with open(path, "r+b") as file:
-        keep = 0
-        for line in file:
-            if not line.endswith(b"\n") or _iteration_of(line) > iteration:
-                break
-            keep += len(line)
-        file.truncate(keep)
-    return keep
-
-
-def _iteration_of(line: bytes) -> float:
-    """The iteration of a line; without one it stays, and what is no JSON comes after everything."""
-    try:
-        iteration = json.loads(line).get("iteration")
-    except (ValueError, AttributeError):
-        return math.inf
-    return iteration if iteration is not None else -1
+            if not isinstance(line, dict):
+                return
+            yield line
 
 
 def _exact(value: float) -> float | str:

@@ -14,6 +14,7 @@ import orjson
 _PIECE = 4 << 20  # bytes of the file at a time; as Python objects they take ten times as much
 _BLANK = rb"[ \t\r\n]*"
 _OPENING = re.compile(_BLANK + rb"\{")
+_OPENING_OF_LIST = re.compile(_BLANK + rb"\[")
 _KEY = re.compile(_BLANK + rb'("(?:[^"\\]|\\.)*")' + _BLANK + rb":" + _BLANK)
 _LIST = re.compile(rb"(\[?)")
 _END_OF_VALUE = re.compile(r"[ \t\r\n]*[,}]")
@@ -55,6 +56,27 @@ def read_members(path: Path, *, piece: int = _PIECE) -> Iterator[tuple[str, Any]
                 else:
                     yield key, source.take_value()
                 separator = source.take(_SEPARATOR)
+            source.expect_end()
+        except ValueError as error:
+            raise UnsplittableError from error
+
+
+def read_items(path: Path, *, piece: int = _PIECE) -> Iterator[list[Any]]:
+    """The items of the JSON list of objects that a file is, in their order; they come in pieces.
+
+    Args:
+        path: of the file.
+        piece: bytes to read at a time.
+
+    Raises:
+        OSError: when the file cannot be read.
+        UnsplittableError: also after some items.
+    """
+    with open(path, "rb") as file:
+        source = _Source(file, piece)
+        try:
+            source.take(_OPENING_OF_LIST)
+            yield from source.take_items()
             source.expect_end()
         except ValueError as error:
             raise UnsplittableError from error

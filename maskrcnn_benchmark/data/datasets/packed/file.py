@@ -21,6 +21,7 @@ import numpy as np
 import orjson
 
 from maskrcnn_benchmark.data.datasets.packed.arrays import PackedAnnotations, PackedCoords, PackedStrings
+from maskrcnn_benchmark.data.datasets.packed.checks import check_arrays, check_table
 
 # Raise it whenever an array changes its meaning.
 FORMAT_VERSION = 3
@@ -31,6 +32,7 @@ _ALIGNMENT = 64
 _LONGEST_HEADER = 1 << 20
 _READ = 1 << 20  # bytes at a time
 
+_HEADER = {"format", "key", "arrays", "checksum"}
 _GROUPS = {"PackedStrings": PackedStrings, "PackedCoords": PackedCoords}
 
 
@@ -88,6 +90,12 @@ def load_packed(path: Path, *, key: str = "") -> PackedAnnotations:
         header, checksum = _read_header(file, path)
         _require(header["key"] == key, path, f"was made of something else ({header['key']!r}, not {key!r})")
         _require(_checksum_of_rest(file) == header["checksum"], path, "is damaged: its checksum is wrong")
+        start = file.tell()
+        try:
+            check_arrays(file, _places(start, header))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: it {error}") from None
+        file.seek(start)
         return _map(file, path, header, checksum)
 
 
@@ -117,7 +125,12 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     text = file.read(min(length, _LONGEST_HEADER))
     _require(len(text) == length and zlib.crc32(text) == checksum, path, "is damaged: its header is broken")
     header = orjson.loads(text)
-    _require(header["format"] == FORMAT_VERSION, path, f"has format {header['format']}, not {FORMAT_VERSION}")
+    _require(isinstance(header, dict) and header.keys() == _HEADER, path, "is damaged: its header is another")
+    _require(header["format"] == FORMAT_VERSION, path, f"has format {header['format']!r:.20}, not {FORMAT_VERSION}")
+    try:
+        check_table(header["arrays"])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it {error}") from None
     types = [np.dtype(dtype) for _, dtype, _ in header["arrays"]]
     _require(all(dtype.isnative for dtype in types), path, "was written on a machine of another byte order")
     end = file.tell() + sum(_padded_size(dtype, shape) for _, dtype, shape in header["arrays"])
@@ -135,6 +148,15 @@ def _padded_size(dtype: str, shape: list[int]) -> int:
     return size + -size % _ALIGNMENT
 
 
+def _places(position: int, header: dict[str, Any]) -> dict[str, tuple[int, str, list[int]]]:
+    """Array -> where it begins in the file, its type and its shape; ``position``: the end of the header."""
+    places = {}
+    for name, dtype, shape in header["arrays"]:
+        places[name] = (position, dtype, shape)
+        position += _padded_size(dtype, shape)
+    return places
+
+
 def _checksum_of_rest(file: BinaryIO) -> int:
     # Read, not mapped: pages that a process has touched through a mapping count as its memory.
     start, checksum = file.tell(), 0
@@ -146,13 +168,12 @@ def _checksum_of_rest(file: BinaryIO) -> int:
 
 
 def _map(file: BinaryIO, path: Path, header: dict[str, Any], checksum: int) -> PackedAnnotations:
-    position = file.tell()
+    places = _places(file.tell(), header)
     block = np.memmap(file, dtype=np.uint8, mode="r")
     views = {}
-    for name, dtype, shape in header["arrays"]:
+    for name, (start, dtype, shape) in places.items():
         # np.asarray: views of a memmap object are slower to slice than plain arrays on the same memory
-        views[name] = np.asarray(block[position : position + _size(dtype, shape)]).view(dtype).reshape(shape)
-        position += _padded_size(dtype, shape)
+        views[name] = np.asarray(block[start : start + _size(dtype, shape)]).view(dtype).reshape(shape)
     values: dict[str, Any] = {}
     for item in fields(PackedAnnotations):
         group = _GROUPS.get(item.type)

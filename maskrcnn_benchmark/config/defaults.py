@@ -25,6 +25,8 @@ _C.SEED = 0
 _C.DETERMINISTIC = False
 # Threads of each process on a CPU, on which the last bits depend; 0: PyTorch's choice, OMP_NUM_THREADS or one a core.
 _C.CPU_THREADS = 0
+# Seconds that one process waits for the others before the run ends: longer than an evaluation, which the first does alone.
+_C.PROCESS_TIMEOUT = 3600
 # A Python file with the classes DatasetCatalog and ModelCatalog; one's own file is consulted before the package's.
 _C.PATHS_CATALOG = str(Path(__file__).parent / "paths_catalog.py")
 _C.AMP_VERBOSE = False
@@ -232,6 +234,8 @@ _C.DATALOADER.PREFETCH = "auto"
 # What happens when an image cannot be read: "stop", or "skip": training takes another, chosen by SEED, epoch
 # and index alone; in testing it counts as an image without detections. The log names them.
 _C.DATALOADER.BROKEN_IMAGES = "stop"
+# Seconds that a batch may keep training waiting before the run ends, where workers load; 0 waits for ever.
+_C.DATALOADER.TIMEOUT = 900
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.MAX_ITER = 40000
@@ -263,6 +267,10 @@ _C.SOLVER.LOG_PERIOD = 20
 _C.SOLVER.MAX_GRAD_NORM = 0.0
 # Whose fused SGD updates the weights: "torch", or "apex" where NVIDIA's apex is installed.
 _C.SOLVER.FUSED_SGD = "torch"
+# What happens when a loss or gradient is not finite: "stop", or "skip": that update is not made, on no process.
+_C.SOLVER.NONFINITE = "stop"
+# With "skip": so many updates in a row that are not finite end the run after all.
+_C.SOLVER.NONFINITE_LIMIT = 10
 
 _C.TEST = CfgNode()
 _C.TEST.EXPECTED_RESULTS = ()

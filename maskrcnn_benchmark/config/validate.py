@@ -16,6 +16,7 @@ DTYPES = ("float32", "float16", "bfloat16", "tf32")
 WARMUP_METHODS = ("constant", "linear", "mlperf_linear")
 LOADERS = ("auto", "workers", "dali", "nvjpeg")
 BROKEN_IMAGES = ("stop", "skip")
+NONFINITE = ("stop", "skip")
 PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")
@@ -91,6 +92,7 @@ def _check_device(cfg: CfgNode) -> None:
         )
     _require(cfg.DTYPE in DTYPES, cfg, "DTYPE", f"one of {', '.join(DTYPES)}")
     _require(cfg.CPU_THREADS >= 0, cfg, "CPU_THREADS", "0 or more")
+    _require(cfg.PROCESS_TIMEOUT > 0, cfg, "PROCESS_TIMEOUT", "above 0, in seconds")
 
 
 def _check_network(cfg: CfgNode) -> None:
@@ -203,6 +205,7 @@ def _check_data(cfg: CfgNode) -> None:
     _require(cfg.DATALOADER.PREFETCH in PREFETCH, cfg, "DATALOADER.PREFETCH", f"one of {', '.join(PREFETCH)}")
     fits = cfg.DATALOADER.BROKEN_IMAGES in BROKEN_IMAGES
     _require(fits, cfg, "DATALOADER.BROKEN_IMAGES", f"one of {', '.join(BROKEN_IMAGES)}")
+    _require(cfg.DATALOADER.TIMEOUT >= 0, cfg, "DATALOADER.TIMEOUT", "0 or more, in seconds")
     step = max(cfg.DATALOADER.SIZE_DIVISIBILITY, 1)
     shapes = cfg.INPUT.SHAPE_BUCKETS
     fits = len(shapes) <= MAX_SHAPES and all(_is_shape(shape, step) for shape in shapes)
@@ -251,7 +254,8 @@ def _check_schedule(cfg: CfgNode) -> None:
     _require(rising, cfg, "SOLVER.STEPS", "iterations in ascending order")
     _require(solver.WARMUP_METHOD in WARMUP_METHODS, cfg, "SOLVER.WARMUP_METHOD", f"one of {', '.join(WARMUP_METHODS)}")
     _require(solver.FUSED_SGD in OPTIMIZERS, cfg, "SOLVER.FUSED_SGD", f"one of {', '.join(OPTIMIZERS)}")
-    for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD"):
+    _require(solver.NONFINITE in NONFINITE, cfg, "SOLVER.NONFINITE", f"one of {', '.join(NONFINITE)}")
+    for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD", "NONFINITE_LIMIT"):
         _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")
     for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD", "CHECKPOINT_KEEP"):
         _require(solver[name] >= 0, cfg, f"SOLVER.{name}", "0 or more")

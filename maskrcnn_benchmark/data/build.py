@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.classes import class_count, class_count_key, only_proposes
@@ -18,7 +17,7 @@ from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.broken_images import make_broken_images
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
-from maskrcnn_benchmark.data.loaders import DecodingLoader, make_decoding_loader
+from maskrcnn_benchmark.data.loaders import DecodingLoader, WatchedLoader, make_decoding_loader
 from maskrcnn_benchmark.data.open_dataset import make_opened_dataset, validate_class_names
 from maskrcnn_benchmark.data.samplers import (
     DistributedSampler,
@@ -33,7 +32,7 @@ from maskrcnn_benchmark.data.views import collate_pictures
 from maskrcnn_benchmark.solver.world_size import Progress
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size
 
-Loader = DataLoader | DecodingLoader  # both yield (ImageList, Targets, indices)
+Loader = WatchedLoader | DecodingLoader  # both yield (ImageList, Targets, indices)
 
 
 def make_dataset(cfg: CfgNode, name: str, *, is_train: bool) -> DetectionDataset:
@@ -236,17 +235,18 @@ def _make_loader(
         raise ValueError(f"DATALOADER.NUM_WORKERS must not be negative, got {num_workers}")
     options: dict[str, Any] = {
         "num_workers": num_workers,
+        "timeout": cfg.DATALOADER.TIMEOUT,
         "persistent_workers": num_workers > 0,
         "worker_init_fn": _init_worker,
         "pin_memory": cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     }
     if sees_views:
-        return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate_pictures, **options)
+        return WatchedLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate_pictures, **options)
     decoding = make_decoding_loader(cfg, dataset, batch_sampler, keep_pixels=keep_pixels, **options)
     if decoding is not None:
         return decoding
     collate = _make_collator(cfg, keep_pixels=keep_pixels)
-    return DataLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **options)
+    return WatchedLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **options)
 
 
 def _init_worker(worker_id: int) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskrcnn_benchmark.data.read_watch import read_bytes
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_START = b"\xff\xd8"
@@ -30,7 +32,7 @@ def read_image(path: str | Path) -> np.ndarray:
         ValueError: when the file is truncated or not an image; the message names it.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"image {path} does not exist; check the image folder of the data set and the file names in its json"

@@ -9,5 +9,6 @@ from __future__ import annotations
 from maskrcnn_benchmark.data.loaders.backends import choose_backend
 from maskrcnn_benchmark.data.loaders.build import make_decoding_loader
 from maskrcnn_benchmark.data.loaders.decoding_loader import DecodingLoader
+from maskrcnn_benchmark.data.loaders.watched import LoaderError, WatchedLoader
 
-__all__ = ["DecodingLoader", "choose_backend", "make_decoding_loader"]
+__all__ = ["DecodingLoader", "LoaderError", "WatchedLoader", "choose_backend", "make_decoding_loader"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
@@ -15,6 +14,7 @@ from maskrcnn_benchmark.data.loaders.dali import DaliDecoder
 from maskrcnn_benchmark.data.loaders.decoding_loader import DecodingLoader
 from maskrcnn_benchmark.data.loaders.encoded import BatchReader, Decoder, why_not_encoded
 from maskrcnn_benchmark.data.loaders.nvjpeg import NvjpegDecoder
+from maskrcnn_benchmark.data.loaders.watched import WatchedLoader
 from maskrcnn_benchmark.data.samplers import KeyedBatchSampler
 from maskrcnn_benchmark.data.transforms import DeviceNormalize, build_transforms
 
@@ -36,7 +36,7 @@ def make_decoding_loader(
         dataset: where the samples come from.
         batch_sampler: which samples, in which order.
         keep_pixels: see `make_data_loader`.
-        options: for the DataLoader whose workers read files and prepare targets.
+        options: for the WatchedLoader whose workers read files and prepare targets.
     """
     device = torch.device(cfg.MODEL.DEVICE)
     backend = choose_backend(cfg.DATALOADER.BACKEND, hybrid=cfg.DATALOADER.HYBRID, device=device)
@@ -59,7 +59,7 @@ def make_decoding_loader(
     normalize = None if keep_pixels else DeviceNormalize(build_transforms(cfg, is_train=False).normalize, device)
     return DecodingLoader(
         # Batches come whole from the reader, so the batch sampler takes the place of the sampler.
-        DataLoader(reader, sampler=batch_sampler, batch_size=None, collate_fn=_unchanged, **options),
+        WatchedLoader(reader, sampler=batch_sampler, batch_size=None, collate_fn=_unchanged, **options),
         reader,
         decoder,
         normalize=normalize,

@@ -18,6 +18,7 @@ from maskrcnn_benchmark.data.image_io import is_truncated
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey
 from maskrcnn_benchmark.data.loaders.jpeg_header import plain_jpeg_size
+from maskrcnn_benchmark.data.read_watch import read_bytes
 from maskrcnn_benchmark.data.transforms import Compose, Flip, Resize
 from maskrcnn_benchmark.structures.image_list import ImageList, padded_size
 from maskrcnn_benchmark.structures.targets import Targets
@@ -138,7 +139,7 @@ def _encoded_sample(dataset: DetectionDataset, key: SampleKey) -> tuple[bytes, I
         number, index = dataset.get_idxs(index)
         dataset = dataset.datasets[number]
     try:
-        data = dataset.image_path(index).read_bytes()
+        data = read_bytes(dataset.image_path(index))
     except OSError:
         return None
     info = dataset.get_img_info(index)

@@ -25,6 +25,7 @@ from maskrcnn_benchmark.apps.compare_causes import (
 from maskrcnn_benchmark.apps.compare_checkpoints import compare_checkpoints
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import MANIFEST_FILE, read_manifest
+from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.tracking.trace import TRACE_FILE, read_trace
 
 EQUAL, DIFFERENT = 0, 1  # exit statuses; 2, that of a user's mistake, says that they cannot be compared
@@ -59,12 +60,14 @@ class RunFiles:
         manifest: None where there is none.
         iterations: lines of the trace by iteration.
         weights: digests of the weights by iteration, 0 for those at the start.
+        evaluations: figures of the evaluations on the way by iteration.
     """
 
     folder: str
     manifest: dict[str, Any] | None = None
     iterations: dict[int, dict[str, Any]] = field(default_factory=dict)
     weights: dict[int, str] = field(default_factory=dict)
+    evaluations: Mapping[int, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str) -> RunFiles:
@@ -72,7 +75,7 @@ class RunFiles:
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: the manifest is damaged.
+            ValueError: the manifest, or the file of evaluations, is damaged.
         """
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"there is no folder {folder}; give the OUTPUT_DIR of two runs")
@@ -85,6 +88,7 @@ class RunFiles:
                 run.weights[line["iteration"]] = line["weights"]
             else:
                 run.iterations[line["iteration"]] = line
+        run.evaluations = EvaluationLog(os.path.join(folder, EVALUATIONS_FILE), iteration=sys.maxsize).figures
         return run
 
     def describe(self) -> str:
@@ -166,6 +170,9 @@ def find_parting(a: RunFiles, b: RunFiles) -> Parting | None:
         weights = a.weights.get(iteration), b.weights.get(iteration)
         if None not in weights and weights[0] != weights[1]:
             return Parting(LOSSES, iteration, "the weights differ after it; all losses up to there are equal")
+        figures = a.evaluations.get(iteration), b.evaluations.get(iteration)
+        if None not in figures and repr(figures[0]) != repr(figures[1]):
+            return Parting(EVALUATION, iteration, "the evaluation after it differs, of equal weights as far as known")
     ends = max(a.iterations, default=0), max(b.iterations, default=0)
     if ends[0] != ends[1] and all(ends):
         short = "A" if ends[0] < ends[1] else "B"

@@ -128,6 +128,19 @@ def test_an_evaluation_that_differs(runs, other):
     assert "training is equal, but inference/tiny/bbox.json differs" in report
 
 
+def test_an_evaluation_on_the_way_that_differs(runs, other):
+    line = {"iteration": 2, "figures": {"bbox": {"AP": 0.25}}}
+    (other / "evaluations.jsonl").write_text(f"{json.dumps(line)}\n")
+    twin = runs.copy(f"{other.name}_twin", of=other.name)
+    assert runs.compare(other.name, twin.name)[0] == 0
+    line["figures"]["bbox"]["AP"] += 2.0**-50
+    (twin / "evaluations.jsonl").write_text(f"{json.dumps(line)}\n")
+    status, report = runs.compare(other.name, twin.name)
+    assert status == 1
+    assert "The runs part at iteration 2: the evaluation after it differs" in report
+    assert runs.compare("whole", twin.name)[0] == 0  # which has none to compare
+
+
 def test_folders_without_a_manifest(runs, other):
     (other / "manifest.json").unlink()
     assert runs.compare("whole", other.name)[0] == 0

@@ -49,7 +49,7 @@ def test_it_holds_what_the_promise_depends_on(runs):
     )
     assert facts["config.values.SOLVER.MAX_ITER"] == 4
     assert len(facts["config.sha256"]) == 64
-    assert (facts["data.train.tiny.images"], len(facts["data.train.tiny.annotations"])) == (5, 32)
+    assert (facts["data.train.tiny.images"], len(facts["data.train.tiny.annotations"])) == (5, 64)
     (start,) = content["starts"]
     assert (start["iteration"], start["changes"]) == (0, {})
     final = read_weights(str(runs.path("whole") / "model_final.pth"))["model"]

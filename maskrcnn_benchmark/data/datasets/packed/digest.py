@@ -10,11 +10,11 @@ _PART = 1 << 22  # bytes of an array at a time
 
 
 def digest_packed(packed: PackedAnnotations) -> str:
-    """Digest of all arrays: names, sizes and ids of images, categories, boxes, labels, polygons, keypoints.
+    """sha256 of all arrays: names, sizes and ids of images, categories, boxes, labels, polygons, keypoints.
 
     Unlike the name of a cache it does not depend on how the annotation file was written, on its times or its place.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for name, array in packed.arrays():
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         flat = array.reshape(-1)

@@ -6,7 +6,9 @@
 
 The two kinds of steps run in processes of their own, in turns. On a CPU both are the same program by design; what is
 measured there is how far two equal programs seem to differ on this machine. What runs on the CPU is measured in
-processor time, which a busy machine stretches least. Prints tables and writes benchmarks/results/determinism_<device>.json.
+processor time, which a busy machine stretches least.
+
+Prints tables and writes benchmarks/results/determinism_<device>.json.
 """
 
 from __future__ import annotations

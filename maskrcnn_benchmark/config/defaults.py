@@ -25,7 +25,7 @@ _C.SEED = 0
 _C.DETERMINISTIC = False
 # Threads of each process on a CPU, on which the last bits depend; 0: PyTorch's choice, OMP_NUM_THREADS or one a core.
 _C.CPU_THREADS = 0
-# Seconds that one process waits for the others before the run ends: longer than an evaluation, which the first does alone.
+# Seconds that one process waits for the others before the run ends; an evaluation, which one alone ends, is shorter.
 _C.PROCESS_TIMEOUT = 3600
 # A Python file with the classes DatasetCatalog and ModelCatalog; one's own file is consulted before the package's.
 _C.PATHS_CATALOG = str(Path(__file__).parent / "paths_catalog.py")

@@ -74,8 +74,8 @@ class WatchedLoader(DataLoader):
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if not isinstance(error, RuntimeError):  # the connection to a worker goes before the worker does
-                    multiprocessing.connection.wait([worker.sentinel for worker in iterator._workers], timeout=5.0)
+                if not isinstance(error, RuntimeError):
+                    _await_end(iterator)
                 reason = explain_worker_failure(error, self._describe_workers(iterator))
                 if reason is None:
                     raise
@@ -169,6 +169,13 @@ def _init_worker(table: Any, then: Callable[[int], Any] | None, worker: int) -> 
     watch_own_reads(table, worker)
     if then is not None:
         then(worker)
+
+
+def _await_end(iterator: Any) -> None:
+    """Wait for the worker that is about to be gone: its connections break before there is an exit code."""
+    workers = {worker.sentinel: worker for worker in getattr(iterator, "_workers", [])}
+    for sentinel in multiprocessing.connection.wait(list(workers), timeout=5.0):
+        workers[sentinel].join()
 
 
 def _dismiss_workers(iterator: Any) -> None:

@@ -158,6 +158,8 @@ launch() {
         command=("$PYTHON" -u "$tool")
     else
         [[ ${#NODE_OPTS[@]} -gt 0 ]] || NODE_OPTS=(--standalone)
+        # A batch system may send USR1 to every process; torchrun then tells its own, instead of leaving them alone.
+        export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
         command=(
             "$PYTHON" -u -m torch.distributed.run "${NODE_OPTS[@]}" --nproc_per_node="$GPU"
             "$ROOT/scripts/worker.py" "$tool"

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHELL_FILES = sorted([*REPOSITORY.glob("scripts/*.sh"), *REPOSITORY.glob("download_*.sh"), REPOSITORY / ".ci" / "run"])
+SHELL_FILES = sorted(
+    [
+        *REPOSITORY.glob("scripts/*.sh"),
+        *REPOSITORY.glob("scripts/slurm/*.sbatch"),
+        *REPOSITORY.glob("download_*.sh"),
+        REPOSITORY / ".ci" / "run",
+    ]
+)
 DEMO = "configs/demo/mask_rcnn_R_18_FPN_shapes.yaml"
 JOB = "configs/e2e_mask_rcnn_R_50_FPN_1x.yaml"
 

@@ -15,6 +15,7 @@ import torch
 
 # How torch.load says which class or function a file asks for.
 _FOREIGN_GLOBAL = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
+_ZIP = b"PK\3\4"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
@@ -95,8 +96,9 @@ def check_sums(path: str) -> None:
     Raises:
         ValueError: a bit has changed since the file was written; file and record are named.
     """
-    if not zipfile.is_zipfile(path):
-        return
+    with open(path, "rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:
+            return
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()

@@ -103,7 +103,7 @@ def check_sums(path: str) -> None:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
     except Exception as error:  # a damaged archive can fail in every way
-        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
+        raise ValueError(f"{path} is truncated or damaged ({_first_line(error)})") from error
     if record is not None:
         raise ValueError(f"{path} is damaged: the checksum of {record} is wrong")
 

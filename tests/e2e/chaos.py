@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from maskrcnn_benchmark.apps import train as train_app
-from maskrcnn_benchmark.checkpoint import background, checkpointer, files, history
+from maskrcnn_benchmark.checkpoint import checkpointer, files
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.engine.step import TrainStep
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
@@ -125,19 +125,22 @@ def start(argv: list[str], folder: Path, *, moment: int = 0, seconds: float = 0.
 
 
 def choose_kills(names: list[str], number: int, generator: random.Random) -> list[int]:
-    """Numbers of moments: one of each kind as long as there are any, then any; 0 for a random time, each fourth."""
-    kinds = sorted(set(names))
+    """Numbers of moments, each of another kind as long as there are any; each third is 0, for a random time."""
+    kinds = sorted(set(names) - {"within write", "before evaluation"})
     generator.shuffle(kinds)
+    kinds += ["before evaluation", "within write"]  # first of all: half a checkpoint, and an evaluation not noted yet
     chosen = []
     for index in range(number):
-        if index % 4 == 3:
+        if index % 3 == 2:
             chosen.append(0)
-        elif kinds:
-            kind = kinds.pop()
-            chosen.append(generator.choice([at for at, name in enumerate(names, 1) if name == kind]))
         else:
-            chosen.append(generator.randint(1, len(names)))
+            chosen.append(choose_moment(names, kinds.pop() if kinds else generator.choice(names), generator))
     return chosen
+
+
+def choose_moment(names: list[str], kind: str, generator: random.Random) -> int:
+    """The number of any moment of a kind."""
+    return generator.choice([at for at, name in enumerate(names, 1) if name == kind])
 
 
 def main(plan_path: str) -> None:
@@ -156,8 +159,9 @@ def main(plan_path: str) -> None:
         run.mkdir()
         done = []
         for attempt in range(5):
-            if attempt == 1:  # perhaps again, soon after the new start
-                moment = generator.choice([-1, generator.randint(1, len(names) // 2)])
+            if attempt == 1:  # perhaps again; there may be too few such moments now
+                again = choose_moment(names, generator.choice(sorted(set(names))), generator)
+                moment = generator.choice([-1, again])
             seconds = generator.uniform(0.05, 0.95) * duration if moment == 0 else 0.0
             code, _ = start(argv, run, moment=max(moment, 0), seconds=seconds)
             what = names[moment - 1] if moment > 0 else "time" if moment == 0 else "none"

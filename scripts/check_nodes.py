@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import sys
+import time
 
 
 def main(master: str, port: int, node_rank: str) -> str:
@@ -23,7 +25,7 @@ def main(master: str, port: int, node_rank: str) -> str:
         ValueError: the nodes cannot meet there, with the reason and the remedy.
     """
     try:
-        family, _, _, _, place = socket.getaddrinfo(master, port, type=socket.SOCK_STREAM)[0]
+        family, place = _resolve(master, port)
     except (OSError, UnicodeError) as error:
         raise ValueError(
             f"MASTER_ADDR {master} cannot be resolved on this node ({socket.gethostname()}); give the address of the "
@@ -44,6 +46,20 @@ def main(master: str, port: int, node_rank: str) -> str:
     if is_host and owned == errno.EACCES:
         raise ValueError(f"port {port} may not be opened by this user; set MASTER_PORT to one above 1023 on every node")
     return f"{_own_address(family, place)} {is_host}"
+
+
+def _resolve(master: str, port: int) -> tuple[int, tuple]:
+    """Family and address of the meeting place. In Kubernetes the name of a pod comes when the pod is there."""
+    patience_s = 300 if "KUBERNETES_SERVICE_HOST" in os.environ else 0
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            family, _, _, _, place = socket.getaddrinfo(master, port, type=socket.SOCK_STREAM)[0]
+            return family, place
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(1)
 
 
 def _try_to_listen(family: int, place: tuple) -> int:

@@ -8,6 +8,9 @@
 choose_nodes() {
     NNODES="${NNODES:-${PET_NNODES:-1}}" NODE_RANK="${NODE_RANK:-${PET_NODE_RANK:-}}"
     JOBLOG=joblog.log NODE_OPTS=()
+    if [[ -z "$NODE_RANK" && -n "${PET_RDZV_ENDPOINT:-}" && "$(hostname)" =~ -worker-([0-9]+)$ ]]; then
+        NODE_RANK="${BASH_REMATCH[1]}" # the name of a pod of an elastic job; the first one is where all meet
+    fi
     [[ "$NNODES" =~ ^([1-9][0-9]*)(:([1-9][0-9]*))?$ ]] ||
         die "NNODES is '$NNODES'; it is the number of nodes, such as 2, or MIN:MAX, such as 1:4."
     local fewest="${BASH_REMATCH[1]}"

@@ -101,6 +101,36 @@ def test_a_pod_of_the_training_operator_needs_no_settings(checkout):
     assert (found["rdzv_endpoint"], found["rdzv_conf"].split(",")[0]) == (f"127.0.0.1:{port}", "is_host=False")
 
 
+def test_an_elastic_pod_has_its_number_in_its_name(checkout):
+    program = checkout.stub.parent / "hostname"
+    program.write_text("#!/bin/sh\necho job-worker-1\n")
+    program.chmod(0o755)
+    pod = {"PET_NNODES": "1:2", "PET_RDZV_ENDPOINT": f"127.0.0.1:{free_port()}"}
+    done = checkout.run("train.sh", JOB, PATH=f"{program.parent}{os.pathsep}{os.environ['PATH']}", **pod)
+    assert done.returncode == 0, done.stderr
+    found, _ = options(checkout.calls()[0])
+    assert found["local_addr"] == "~00001-127.0.0.1"
+
+
+def test_the_name_of_a_pod_may_come_late(monkeypatch):
+    check, asked = load("check_nodes"), []
+    found = socket.getaddrinfo("127.0.0.1", 29500, type=socket.SOCK_STREAM)
+
+    def resolve(*_, **__):
+        asked.append(1)
+        if len(asked) < 3:
+            raise socket.gaierror("not yet")
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(check.time, "sleep", lambda _: None)
+    with pytest.raises(ValueError, match="cannot be resolved"):
+        check.main("pod", 29500, "1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert check.main("pod", 29500, "1") == "127.0.0.1 False"
+    assert len(asked) == 3
+
+
 def test_one_node_restarts_when_asked(checkout):
     assert checkout.run("train.sh", JOB, MAX_RESTARTS=2).returncode == 0
     found = checkout.calls()[0]
@@ -210,8 +240,8 @@ def test_told_to_stop(checkout, sent, to_group):
     assert "told to stop by" in (checkout.results / "joblog.log").read_text()
 
 
-def load_worker():
-    spec = importlib.util.spec_from_file_location("scripts_worker", REPOSITORY / "scripts" / "worker.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -235,7 +265,7 @@ def test_a_worker_writes_down_how_it_failed(tmp_path, monkeypatch, body, written
     monkeypatch.setenv("MASKRCNN_STATUS_FILE", str(status))
     monkeypatch.setenv("LOCAL_RANK", "0")
     with contextlib.suppress(SystemExit, RuntimeError):
-        load_worker().main(str(tool))
+        load("worker").main(str(tool))
     assert (status.read_text() if status.exists() else None) == written
 
 
@@ -246,5 +276,5 @@ def test_the_first_failure_counts(tmp_path, monkeypatch):
         monkeypatch.setenv("LOCAL_RANK", rank)
         (tmp_path / "tool.py").write_text(f"raise SystemExit({code})")
         with pytest.raises(SystemExit):
-            load_worker().main(str(tmp_path / "tool.py"))
+            load("worker").main(str(tmp_path / "tool.py"))
     assert status.read_text() == "75"

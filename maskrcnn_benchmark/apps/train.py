@@ -25,6 +25,7 @@ from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.capture import capture_trunk
 from maskrcnn_benchmark.engine.distributed import wrap_model
 from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, PeriodicEvaluation
+from maskrcnn_benchmark.engine.failures import FailureOptions
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
@@ -206,6 +207,7 @@ def build_and_train(
             iterations_per_epoch=iterations_per_epoch,
             sink=run.sink,
             trace=trace,
+        failures=FailureOptions.from_config(cfg),
             per_iter_end_callback_fn=after_iteration,
             evaluates_after=evaluation.is_due if evaluation is not None else None,
             save_in_background=cfg.SOLVER.CHECKPOINT_ASYNC,

@@ -7,8 +7,9 @@ host, which learns of it when it next reads the losses; the weights are then sti
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,12 +151,12 @@ class Response:
         remark = self.keep(failure) if self.keep is not None else ""
         return f"; {remark}" if remark else ""
 
-    def state_dict(self) -> dict[str, int]:
-        """What a resumed run must know."""
+    def state_dict(self) -> dict[str, Any]:
+        """Entries for a checkpoint: what a resumed run must know."""
         return {}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take it back."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back, from among others."""
 
 
 class Skipping(Response):
@@ -189,13 +190,14 @@ class Skipping(Response):
                 "skipped, which is SOLVER.NONFINITE_LIMIT; go on from the last checkpoint with a lower SOLVER.BASE_LR"
             )
 
-    def state_dict(self) -> dict[str, int]:
-        """Numbers of dropped updates."""
-        return {"total": self.total, "in_a_row": self.in_a_row, "longest": self.longest}
+    def state_dict(self) -> dict[str, Any]:
+        """How many updates were dropped, and how many of the last ones in a row."""
+        return {"skips": {"total": self.total, "in_a_row": self.in_a_row}}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take them back."""
-        self.total, self.in_a_row, self.longest = (state[name] for name in ("total", "in_a_row", "longest"))
+        skips = state.get("skips", {})
+        self.total, self.in_a_row = skips.get("total", 0), skips.get("in_a_row", 0)
 
 
 def make_response(nonfinite: str, limit: int, keep: KeepBatch | None = None) -> Response:

@@ -13,6 +13,7 @@ from torch import nn
 
 from maskrcnn_benchmark.data.broken_images import report_broken_images
 from maskrcnn_benchmark.engine.breaks import Breaks
+from maskrcnn_benchmark.engine.failures import FailureOptions, FailureWatch
 from maskrcnn_benchmark.engine.losses import LossBuffer
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Prefetcher, Preparation
@@ -71,6 +72,7 @@ def do_train(
     iterations_per_epoch: int = 0,
     sink: MetricSink | None = None,
     trace: Trace | None = None,
+    failures: FailureOptions | None = None,
     per_iter_end_callback_fn: Callable[[int], bool] | None = None,
     evaluates_after: Callable[[int], bool] | None = None,
     save_in_background: bool = False,
@@ -100,6 +102,7 @@ def do_train(
         iterations_per_epoch: for the epoch number beside each figure; 0 for none.
         sink: receives the figures of each log line.
         trace: keeps what each iteration saw and gave.
+        failures: what is done about losses that are not finite, and what is kept of them; None: they end the run.
         per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
         evaluates_after: whether the callback takes its time after an iteration. If so it is called first thing for the
             iteration that a resumed run begins with, since the interruption may have come before or within it.
@@ -110,14 +113,34 @@ def do_train(
         Interrupted: ``stop`` ended the run.
         FloatingPointError: a loss or a gradient is not finite. The weights are then those from before that iteration
             (on a GPU with a fused optimiser only), and no checkpoint is written after it.
+        MemoryError: memory ran out; batch, remedy and last checkpoint are named.
+        LoaderError: a worker of the loader died or does not answer.
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
     trace = trace or Trace()
-    step = TrainStep(
-        model, optimizer, scheduler, precision, accumulate_steps=accumulate_steps, max_grad_norm=max_grad_norm
+    watch = FailureWatch(
+        failures or FailureOptions(),
+        model,
+        data_loader,
+        precision,
+        device,
+        seed=seed,
+        last_checkpoint=getattr(checkpointer, "get_checkpoint_file", None),
     )
-    buffer = LossBuffer(getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None), trace=trace)
+    step = TrainStep(
+        model,
+        optimizer,
+        scheduler,
+        precision,
+        accumulate_steps=accumulate_steps,
+        max_grad_norm=max_grad_norm,
+        skip_nonfinite=watch.response.keeps_on,
+    )
+    ids = getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None)
+    buffer = LossBuffer(ids, watch.response, trace=trace)
+    watch.history = buffer.history
+    watch.response.load_state_dict(arguments)
     start, last = arguments["iteration"], len(data_loader)  # type: ignore[arg-type]
     progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
     if arguments.get("scaler") and precision.scaler.is_enabled():
@@ -135,12 +158,14 @@ def do_train(
     stopped_early = breaks.at_resume(start)
     batches = Prefetcher(data_loader, Preparation(precision, device, normalize), device, overlap=prefetch)
     progress.start()
-    for iteration, (images, targets, indices) in enumerate(() if stopped_early else batches, start + 1):
+    for iteration, (images, targets, indices) in enumerate(() if stopped_early else watch.batches(batches), start + 1):
         progress.data_arrived()
         seed_step(seed, iteration, comm.get_rank())
         lr = optimizer.param_groups[0]["lr"]
         trace.begin(iteration, lr, indices)
-        losses = step(images, targets, iteration=iteration)
+        watch.begin(iteration, lr, (images, targets, indices))
+        with watch.naming():
+            losses = step(images, targets, iteration=iteration)
         buffer.append(iteration, losses, indices, dropped=step.dropped(iteration))
         arguments["iteration"] = iteration
         num_images += len(indices) * comm.get_world_size()
@@ -154,6 +179,7 @@ def do_train(
         logs = at_end or iteration % log_period == 0
         if saves or logs or breaks.evaluates_after(iteration) or step.guard.is_noticed():
             progress.add_losses(buffer.read())  # the one synchronisation with the device
+            arguments.update(watch.response.state_dict())
         progress.iteration_done()
         if logs:
             progress.report(iteration, lr=lr)
@@ -170,6 +196,7 @@ def do_train(
     elif stopped_early and iteration < last:
         report_broken_images(getattr(data_loader, "dataset", None))
         progress.add_losses(buffer.read())
+        arguments.update(watch.response.state_dict())
         trace.write_weights(iteration, model)
         saver.save(iteration, final=True)
     saver.wait()

@@ -58,6 +58,9 @@ class TestSettings:
     expected_results: Sequence[Sequence[Any]]
     expected_results_sigma_tol: float
     oks_sigmas: Sequence[float]
+    coco_engine: str
+    num_resamples: int
+    warm_up: int
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TestSettings:
@@ -72,6 +75,9 @@ class TestSettings:
             expected_results=cfg.TEST.EXPECTED_RESULTS,
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
             oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+            coco_engine=cfg.TEST.COCO_ENGINE,
+            num_resamples=cfg.TEST.BOOTSTRAP,
+            warm_up=cfg.TEST.WARM_UP,
         )
 
 
@@ -86,6 +92,7 @@ def run_tests(
     sink: MetricSink | None = None,
     steps: int = -1,
     skip_eval: bool = False,
+    defer: bool = False,
 ) -> list[Any]:
     """Evaluate on every data set of DATASETS.TEST; results go to OUTPUT_DIR/inference/<data set>.
 
@@ -94,10 +101,11 @@ def run_tests(
         model: wrapped for several processes or not; left in evaluation mode.
         distributed: whether each process takes its share of the images.
         data_loaders: one a data set; None makes them, with pixels where there is ``normalize``.
-        precision, normalize, sink, steps, skip_eval: see ``engine.inference.inference``.
+        precision, normalize, sink, steps, skip_eval, defer: see ``engine.inference.inference``.
 
     Returns:
-        One entry a data set: (CocoResults, COCO result lists) on rank 0, None elsewhere and with ``skip_eval``.
+        One entry a data set: (CocoResults, COCO result lists) on rank 0, or with ``defer`` a function that computes
+        them; None elsewhere and with ``skip_eval``.
     """
     settings = TestSettings.from_config(cfg)
     model = getattr(model, "module", model)
@@ -132,6 +140,10 @@ def run_tests(
                 sink=sink,
                 detect=augmentation,
                 oks_sigmas=settings.oks_sigmas,
+                coco_engine=settings.coco_engine,
+                num_resamples=settings.num_resamples,
+                warm_up=settings.warm_up,
+                defer=defer,
             )
         )
         comm.synchronize()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -16,12 +14,11 @@ from maskrcnn_benchmark.apps.categories import save_categories
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import RunRecord
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
-from maskrcnn_benchmark.apps.test import figures_of, run_tests
+from maskrcnn_benchmark.apps.tester import Tester
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.build import make_device_normalize
-from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.capture import capture_trunk
 from maskrcnn_benchmark.engine.distributed import wrap_model
 from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, PeriodicEvaluation
@@ -34,7 +31,6 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 from maskrcnn_benchmark.solver.world_size import make_progress
 from maskrcnn_benchmark.tracking import MlperfSink, SinkGroup
-from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
@@ -90,10 +86,13 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
     for metric, unit in METADATA.items():
         run.sink.metadata(metric, {"unit": unit})
     precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
-    tester = _Tester(run, precision, mlperf)
+    tester = Tester(run, precision, mlperf)
     begin = time.perf_counter()
     with RunRecord(run.output_dir) as record:
-        model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record, stop)
+        try:
+            model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record, stop)
+        finally:
+            tester.task.wait()
         figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
         if not args.skip_test and not tester.has_run:
             tester(model)
@@ -105,7 +104,7 @@ def build_and_train(
     cfg: CfgNode,
     run: Run,
     precision: Precision,
-    tester: _Tester,
+    tester: Tester,
     mlperf: MlperfSink,
     record: RunRecord,
     stop: StopSignals,
@@ -174,10 +173,13 @@ def build_and_train(
             lambda iteration: tester.after(iteration, model, len(loader)), iterations_per_epoch, aim
         )
     if cfg.SOLVER.TEST_PERIOD > 0:
+        # MLPerf's log tells events in their order. An evaluation that may end the run is waited for in any case.
+        tester.in_background = cfg.TEST.IN_BACKGROUND and not mlperf.is_on
         evaluation = PeriodicEvaluation(
             lambda iteration: tester.after(iteration, model, len(loader), on_the_way=iteration < len(loader)),
             cfg.SOLVER.TEST_PERIOD,
             evaluation,
+            poll=tester.task.poll,
         )
     after_iteration = mlperf.follow(
         evaluation,
@@ -214,69 +216,3 @@ def build_and_train(
             stop=stop,
         )
     return model, summary
-
-
-class _Tester:
-    """Evaluates the model of a run, as often as it is asked, over the same loaders."""
-
-    def __init__(self, run: Run, precision: Precision, mlperf: MlperfSink) -> None:
-        self.run = run
-        self.precision = precision
-        self.mlperf = mlperf
-        self.data_loaders: Any = None
-        self.normalize: DeviceNormalize | None = None
-        self.results: Mapping[str, Mapping[str, float]] = {}
-        self.has_run = False
-        self.log = EvaluationLog(None)
-
-    def rewind(self, iteration: int) -> None:
-        """Training begins after this iteration; what is known of evaluations up to it is kept."""
-        if self.run.output_dir and comm.is_main_process():
-            self.log = EvaluationLog(os.path.join(self.run.output_dir, EVALUATIONS_FILE), iteration=iteration)
-
-    def after(
-        self, iteration: int, model: nn.Module, last: int, *, on_the_way: bool = False
-    ) -> Mapping[str, Mapping[str, float]]:
-        """As a call, after an iteration on the way to the last one. What was evaluated before a break is not again."""
-        known = comm.broadcast(self.log.find(iteration) if iteration < last else None)
-        if known is None:
-            self(model, on_the_way=on_the_way)
-            self.log.add(iteration, self.results)
-        else:
-            logger.info("The figures after iteration %d are known from before the interruption", iteration)
-            self.results, self.has_run = known, self.has_run or not on_the_way
-        return self.results
-
-    def __call__(self, model: nn.Module, *, on_the_way: bool = False) -> Mapping[str, Mapping[str, float]]:
-        """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere.
-
-        Args:
-            model: wrapped or not.
-            on_the_way: the end of the run still has to be evaluated.
-        """
-        distributed = comm.get_world_size() > 1
-        if self.data_loaders is None:
-            self.normalize = make_device_normalize(self.run.cfg, self.run.device)
-            self.data_loaders = make_data_loader(
-                self.run.cfg, is_train=False, is_distributed=distributed, keep_pixels=self.normalize is not None
-            )
-        self.mlperf.begin_evaluation(len(self.data_loaders[0].dataset))
-        results = run_tests(
-            self.run.cfg,
-            model,
-            distributed,
-            data_loaders=self.data_loaders,
-            precision=self.precision,
-            normalize=self.normalize,
-        )
-        self.results, self.has_run = figures_of(results), self.has_run or not on_the_way
-        self.mlperf.end_evaluation(self.results)
-        for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
-            if task in self.results:
-                logger.info("%s: %.4f", name, self.results[task]["AP"])
-        return self.results
-
-    def figures(self) -> dict[str, float]:
-        """The last figures under DLLogger's names."""
-        names = {"bbox": "BBOX_mAP", "segm": "MASK_mAP"}
-        return {name: self.results[task]["AP"] for task, name in names.items() if task in self.results}

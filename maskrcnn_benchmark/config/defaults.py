@@ -279,6 +279,14 @@ _C.TEST.IMS_PER_BATCH = 8
 _C.TEST.DETECTIONS_PER_IMG = 100
 # How far annotators differ on each keypoint, in units of the object's size; () stands for COCO's 17 keypoints.
 _C.TEST.KEYPOINT_OKS_SIGMAS = ()
+# Who computes COCO's figures of boxes and masks: "fast", or "pycocotools"; the figures are the same to the bit.
+_C.TEST.COCO_ENGINE = "fast"
+# Resamples of the images for the confidence intervals in evaluation.json; 0 for none.
+_C.TEST.BOOTSTRAP = 200
+# Batches at the beginning that count neither for latency nor for throughput.
+_C.TEST.WARM_UP = 0
+# Whether training goes on while the figures of SOLVER.TEST_PERIOD are computed; its weights do not depend on it.
+_C.TEST.IN_BACKGROUND = True
 
 _C.TEST.BBOX_AUG = CfgNode()
 _C.TEST.BBOX_AUG.ENABLED = False

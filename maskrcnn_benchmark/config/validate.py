@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.config.catalog import custom_entries
 from maskrcnn_benchmark.config.check_heads import check_heads, check_masks_for_pasting
+from maskrcnn_benchmark.config.check_sizes import check_sizes
 from maskrcnn_benchmark.config.classes import class_count, class_count_key
 from maskrcnn_benchmark.config.defaults import _C
 from maskrcnn_benchmark.config.node import ALIASES
@@ -20,6 +21,7 @@ NONFINITE = ("stop", "skip")
 PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")
+ENGINES = ("fast", "pycocotools")
 MAX_SHAPES = 8  # torch.compile's limit for one function
 COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 
@@ -36,6 +38,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         ValueError: with the key, its value and what to set.
     """
     _check_aliases(cfg)
+    check_sizes(cfg)
     _check_device(cfg)
     _check_network(cfg)
     _check_data(cfg)
@@ -50,6 +53,9 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
     if testing:
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
         check_masks_for_pasting(cfg)
+        _require(cfg.TEST.COCO_ENGINE in ENGINES, cfg, "TEST.COCO_ENGINE", f"one of {', '.join(ENGINES)}")
+        for key in ("TEST.BOOTSTRAP", "TEST.WARM_UP"):
+            _require(_get(cfg, key) >= 0, cfg, key, "0 or more")
         if cfg.TEST.BBOX_AUG.ENABLED:
             _check_augmentation(cfg)
 
@@ -179,7 +185,6 @@ def _check_retinanet(cfg: CfgNode) -> None:
 def _check_deformable(cfg: CfgNode) -> None:
     """Check that the stages with deformable convolution have bottlenecks that divide into the groups."""
     resnets, key = cfg.MODEL.RESNETS, "MODEL.RESNETS.STAGE_WITH_DCN"
-    _require(len(resnets.STAGE_WITH_DCN) == 4, cfg, key, "four truth values, for res2 to res5")
     bottlenecks = resnets.TRANS_FUNC.startswith("Bottleneck")
     _require(bottlenecks, cfg, key, f"all False with {resnets.TRANS_FUNC}: only bottlenecks convolve deformably")
     width = resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP * 2 ** list(resnets.STAGE_WITH_DCN).index(True)

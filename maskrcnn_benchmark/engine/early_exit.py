@@ -72,12 +72,19 @@ class PeriodicEvaluation:
         evaluate: runs on every process; reports by itself.
         period: iterations from one evaluation to the next.
         per_epoch: evaluates after epochs too, and may stop the training; where both are due, it alone evaluates.
+        poll: called after every iteration; reports an evaluation that went on meanwhile.
     """
 
     def __init__(
-        self, evaluate: Callable[[int], object], period: int, per_epoch: PerEpochEvaluation | None = None
+        self,
+        evaluate: Callable[[int], object],
+        period: int,
+        per_epoch: PerEpochEvaluation | None = None,
+        *,
+        poll: Callable[[], None] | None = None,
     ) -> None:
         self.evaluate = evaluate
+        self.poll = poll
         self.period = period
         self.per_epoch = per_epoch
 
@@ -87,6 +94,8 @@ class PeriodicEvaluation:
 
     def __call__(self, iteration: int) -> bool:
         """Evaluate when it is time; True on every process when training is to stop."""
+        if self.poll is not None:
+            self.poll()
         if self.per_epoch is not None and self.per_epoch.is_due(iteration):
             return self.per_epoch(iteration)
         if iteration % self.period == 0:

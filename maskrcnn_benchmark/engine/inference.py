@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import io
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
 from maskrcnn_benchmark.data.broken_images import report_broken_images
+from maskrcnn_benchmark.engine.background import BackgroundConsumer
+from maskrcnn_benchmark.engine.latency import METADATA, Clock, InferenceTimes
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.prefetch import Preparation
-from maskrcnn_benchmark.evaluation import evaluate, save_predictions, write_results
+from maskrcnn_benchmark.evaluation import EvaluationSettings, ResultSpool, evaluate, result_kinds
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
@@ -27,35 +28,7 @@ from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
-METADATA = {
-    "e2e_infer_time": "s",
-    "inference_perf_fps": "images/s",
-    "latency_avg": "s",
-    "latency_90": "s",
-    "latency_95": "s",
-    "latency_99": "s",
-}
-
-
-@dataclass
-class InferenceTimes:
-    """How long each batch took on this process, from the batch in host memory to the detections there.
-
-    Args:
-        seconds: one entry a batch.
-        images: number of images of each batch.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
-
-    def figures(self) -> dict[str, float]:
-        """Mean and percentiles of the time of a batch in seconds, as latency_avg, latency_90, _95, _99."""
-        if not self.seconds:
-            return {}
-        percentiles = np.percentile(self.seconds, (90, 95, 99))
-        names = ("latency_90", "latency_95", "latency_99")
-        return {"latency_avg": float(np.mean(self.seconds)), **dict(zip(names, percentiles.tolist(), strict=True))}
+__all__ = ["METADATA", "InferenceTimes", "compute_on_dataset", "gather_predictions", "gather_spool", "inference"]
 
 
 @torch.no_grad()
@@ -69,6 +42,7 @@ def compute_on_dataset(
     normalize: Callable[[ImageList], ImageList] | None = None,
     times: InferenceTimes | None = None,
     detect: Callable[[Any], list[BoxList]] | None = None,
+    receive: Callable[[tuple[Sequence[int], list[BoxList]]], None] | None = None,
 ) -> dict[int, BoxList]:
     """Detections of this process's part of the data set, on the CPU, by data set index.
 
@@ -81,6 +55,7 @@ def compute_on_dataset(
         normalize: pixels to the network's input, where the loader gives pixels; see Preparation.
         times: receives the time of each batch.
         detect: from the loader's images to detections; None: the model itself, on prepared images.
+        receive: takes the indices and the detections of each batch; the result is then empty.
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
@@ -101,9 +76,12 @@ def compute_on_dataset(
             outputs = [output.to("cpu") for output in outputs]  # waits for the device
             times.seconds.append(time.perf_counter() - begin)
             times.images.append(len(indices))
-            for index, output in zip(indices, outputs, strict=True):
-                # what is seen in the place of an image that cannot be read is not a detection
-                results[index] = output[:0] if broken is not None and broken.is_broken(index) else output
+            if broken is not None:  # what is seen in the place of an image that cannot be read is not a detection
+                outputs = [o[:0] if broken.is_broken(i) else o for i, o in zip(indices, outputs, strict=True)]
+            if receive is not None:
+                receive((indices, outputs))
+            else:
+                results.update(zip(indices, outputs, strict=True))
     return results
 
 
@@ -117,6 +95,23 @@ def gather_predictions(predictions: Mapping[int, BoxList]) -> dict[int, BoxList]
         return {}
     merged = {index: found for part in reversed(gathered) for index, found in part.items()}
     return dict(sorted(merged.items()))
+
+
+def gather_spool(spool: ResultSpool) -> None:
+    """Bring the records of all processes to rank 0, in parts that fit into memory.
+
+    An image that several processes saw counts once.
+    """
+    if comm.get_world_size() == 1:
+        return
+    parts = spool.chunks() if not comm.is_main_process() else iter(())
+    part = next(parts, [])
+    while any(comm.all_gather(bool(part))):
+        gathered: list[Any] | None = [None] * comm.get_world_size() if comm.is_main_process() else None
+        dist.gather_object(part, gathered, dst=0)
+        for records in gathered or ():
+            spool.absorb(records)
+        part = next(parts, [])
 
 
 def inference(
@@ -137,73 +132,81 @@ def inference(
     sink: MetricSink | None = None,
     detect: Callable[[Any], list[BoxList]] | None = None,
     oks_sigmas: Sequence[float] = (),
-) -> tuple[Any, dict[str, list[dict]]] | None:
+    coco_engine: str = "fast",
+    num_resamples: int = 200,
+    warm_up: int = 0,
+    defer: bool = False,
+) -> Any:
     """Detect on a whole data set, write the result files, evaluate.
+
+    While a batch is computed, the detections of the one before become COCO results in a thread and go to disk, so that
+    neither masks nor result lists of the whole data set are ever in memory.
 
     Args:
         model: see compute_on_dataset.
         data_loader: has ``dataset`` as ``evaluation.evaluate`` takes it.
-        dataset_name: for the log.
+        dataset_name: for the log and evaluation.json.
         iou_types: "bbox", "segm", "keypoints".
         box_only: the model gives proposals (RPN_ONLY).
         device: where the model is.
         expected_results, expected_results_sigma_tol: see ``evaluation.check_expected_results``.
         output_folder: receives predictions.pth, bbox.json, segm.json, keypoints.json, and coco_results.pth or
-            box_proposals.pth.
-        skip_eval: write the files, but do not evaluate.
+            box_proposals.pth, and evaluation.json.
+        skip_eval: write the result files, but do not evaluate.
         steps: batches to run on each process; -1 for all.
         precision: number format; default float32.
         normalize: see compute_on_dataset.
         sink: receives throughput and latency.
         detect: see compute_on_dataset.
-        oks_sigmas: see ``evaluation.evaluate_detections``.
+        oks_sigmas, coco_engine, num_resamples: see ``evaluation.EvaluationSettings``.
+        warm_up: batches at the beginning that count neither for latency nor for throughput.
+        defer: leave the evaluation to the caller where it can run in a thread; pycocotools, which writes to stdout,
+            cannot.
 
     Returns:
-        On rank 0 (CocoResults, COCO result lists by IoU type); None elsewhere and with ``skip_eval``.
+        On rank 0 (CocoResults, COCO result lists by IoU type), or with ``defer`` a function without arguments that
+        evaluates and returns these; None elsewhere and with ``skip_eval``.
     """
     dataset = data_loader.dataset
-    logger.info("Start evaluation on %s dataset (%d images)", dataset_name, len(dataset))
-    times = InferenceTimes()
-    begin = time.perf_counter()
-    predictions = compute_on_dataset(
-        model, data_loader, device, steps, precision=precision, normalize=normalize, times=times, detect=detect
-    )
-    comm.synchronize()
-    seconds = time.perf_counter() - begin
-    report_broken_images(dataset)
-    predictions = gather_predictions(predictions)
-    if not comm.is_main_process():
-        return None
-    _report_times(times, seconds, num_images=len(predictions), sink=sink)
-    if output_folder:
-        save_predictions(os.path.join(output_folder, "predictions.pth"), predictions)
-    if skip_eval:
-        if output_folder and not box_only:
-            write_results(dataset, predictions, output_folder, iou_types=iou_types)
-        logger.info("Evaluation is skipped; results are in %s", output_folder or "no file")
-        return None
-    return evaluate(
-        dataset,
-        predictions,
-        output_folder,
+    settings = EvaluationSettings(
         box_only=box_only,
-        iou_types=iou_types,
-        expected_results=expected_results,
+        iou_types=tuple(iou_types),
+        expected_results=tuple(expected_results),
         expected_results_sigma_tol=expected_results_sigma_tol,
         oks_sigmas=oks_sigmas,
+        coco_engine=coco_engine,
+        num_resamples=num_resamples,
+        dataset_name=dataset_name,
     )
+    logger.info("Start evaluation on %s dataset (%d images)", dataset_name, len(dataset))
+    clock = Clock(InferenceTimes(warm_up=warm_up))
+    kinds = result_kinds(dataset, settings) if not skip_eval or box_only else settings.iou_types
+    with contextlib.closing(ResultSpool(dataset, kinds, output_folder)) as spool:
+        with BackgroundConsumer(lambda batch: [spool.add(*pair) for pair in zip(*batch, strict=True)]) as results:
+            options = {"precision": precision, "normalize": normalize, "detect": detect, "times": clock.times}
+            compute_on_dataset(model, data_loader, device, steps, **options, receive=clock.passing(results.put))
+            comm.synchronize()
+            clock.stop()
+        report_broken_images(dataset)
+        gather_spool(spool)
+        num_counted = sum(comm.all_gather(sum(clock.times.images[clock.times.first :])))
+        if not comm.is_main_process():
+            return None
+        clock.report(num_images=len(spool), num_counted=num_counted, sink=sink)
+        predictions, lists = spool.finish()
+    if skip_eval:
+        logger.info("Evaluation is skipped; results are in %s", output_folder or "no file")
+        return None
+
+    def run() -> tuple[Any, Mapping[str, list[dict]]]:
+        return evaluate(dataset, predictions, output_folder, settings=settings, results=lists)
+
+    if not defer or coco_engine != "fast" or "keypoints" in iou_types:
+        return _deferred(run()) if defer else run()
+    with contextlib.redirect_stdout(io.StringIO()):  # which is of the whole process, so it must not wait for the thread
+        getattr(dataset, "coco", None)
+    return run
 
 
-def _report_times(times: InferenceTimes, seconds: float, *, num_images: int, sink: MetricSink | None) -> None:
-    devices = comm.get_world_size()
-    per_image = seconds * devices / max(num_images, 1)
-    duration = datetime.timedelta(seconds=seconds)
-    logger.info("Total inference time: %s (%.5f s / img per device, on %d devices)", duration, per_image, devices)
-    latency = times.figures()
-    if latency:
-        text = ", ".join(f"{name.removeprefix('latency_')}: {value:.4f}" for name, value in latency.items())
-        logger.info("Latency of a batch in seconds (mean and percentiles): %s", text)
-    if sink is not None:
-        for metric, unit in METADATA.items():
-            sink.metadata(metric, {"unit": unit})
-        sink.log((), {"e2e_infer_time": seconds, "inference_perf_fps": num_images / seconds, **latency})
+def _deferred(outcome: Any) -> Callable[[], Any]:
+    return lambda: outcome

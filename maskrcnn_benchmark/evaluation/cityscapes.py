@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from .coco import check_expected_results
 from .figures import Figures, mean_of_defined
-from .results import Predictions, by_index, write_json, write_results
+from .lists import CocoLists
+from .report import class_table, plain_report, write_report
+from .results import write_json, write_results
+from .settings import EvaluationSettings
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -56,16 +58,12 @@ class Overlaps:
 
 def evaluate_cityscapes(
     dataset: Any,
-    predictions: Predictions,
+    predictions: dict[int, Any],
     output_folder: str | os.PathLike[str] | None,
-    *,
-    box_only: bool = False,
-    iou_types: Sequence[str] = ("bbox",),
-    expected_results: Iterable[Sequence] = (),
-    expected_results_sigma_tol: float = 4,
-    oks_sigmas: Sequence[float] = (),
-) -> tuple[Figures, dict[str, list[dict]]]:
-    """Evaluate predictions on a data set in Cityscapes' own format.
+    settings: EvaluationSettings,
+    results: CocoLists | None,
+) -> tuple[Figures, CocoLists]:
+    """Evaluate predictions on a data set in Cityscapes' own format; see `evaluate`.
 
     The figures of the task segm are the benchmark's: `AP` over the IoU thresholds 0.50 to 0.95 and all evaluated
     classes, `AP50`, and the same for each class as `AP-<class>`, `AP50-<class>`. The task bbox goes by the same rules
@@ -73,42 +71,34 @@ def evaluate_cityscapes(
 
     Args:
         dataset: has `load_instance_ids(i)`, `evaluated_categories`, `void_ids`, and what `write_results` asks for.
-        predictions: BoxLists in network pixels, by data set index. When some images are missing, the figures are
-            those of the others, and a warning says so.
-        output_folder: receives bbox.json, segm.json, result.txt and cityscapes_results.json; None writes nothing.
-        box_only: must be False.
-        iou_types: "bbox", "segm".
-        expected_results: see `check_expected_results`.
-        expected_results_sigma_tol: see `check_expected_results`.
-        oks_sigmas: plays no part; all evaluations are called alike.
-
-    Returns:
-        The figures, and the result lists by IoU type.
+        predictions: by ascending data set index.
+        output_folder: receives bbox.json, segm.json, result.txt, cityscapes_results.json and evaluation.json; None
+            writes nothing.
+        settings: `box_only` must be False, `iou_types` are "bbox", "segm".
+        results: see `evaluate`.
 
     Raises:
         ValueError: `box_only` is set, or an IoU type is neither of the two.
     """
-    if box_only:
+    if settings.box_only:
         raise ValueError("proposals are evaluated on data sets in COCO's format: take the name that ends in _cocostyle")
-    unknown = set(iou_types) - set(_SIMPLE_TYPES)
+    unknown = set(settings.iou_types) - set(_SIMPLE_TYPES)
     if unknown:
         raise ValueError(f"Cityscapes is evaluated by {' and '.join(_SIMPLE_TYPES)}, not by {', '.join(unknown)}")
-    predictions = by_index(predictions)
-    num_images = len(dataset.id_to_img_map)
-    if len(predictions) < num_images:
-        logger.warning("Only %d of %d images have predictions; the others are left out", len(predictions), num_images)
-    results = write_results(dataset, predictions, output_folder, iou_types=iou_types)
+    if results is None:
+        results = write_results(dataset, predictions, output_folder, iou_types=settings.iou_types)
     figures = Figures(_figures(dataset, list(predictions), results))
     text = _result_text(figures, dataset.evaluated_categories)
     logger.info("%s", text)
-    check_expected_results(figures, expected_results, expected_results_sigma_tol)
     if output_folder is not None:
         Path(output_folder, "result.txt").write_text(text, encoding="utf-8")
         write_json(Path(output_folder, "cityscapes_results.json"), figures.results)
+        tables = {task: class_table(own, dataset.evaluated_categories) for task, own in figures.results.items()}
+        write_report(Path(output_folder), plain_report("cityscapes", figures, settings, len(predictions), tables))
     return figures, results
 
 
-def _figures(dataset: Any, indices: Sequence[int], results: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
+def _figures(dataset: Any, indices: Sequence[int], results: CocoLists) -> dict[str, dict[str, float]]:
     """Figures by task and name."""
     id_of = dict(zip(dataset.categories, dataset.contiguous_category_id_to_json_id.values(), strict=True))
     label_ids = [id_of[name] for name in dataset.evaluated_categories]

@@ -111,7 +111,8 @@ class Detections:
         if iou_type == "segm":
             masks = [*map(itemgetter("segmentation"), results)]
             return cls(*common, masks=Masks.pack([*map(_text, masks)], [*map(itemgetter("size"), masks)]))
-        points = np.array([*map(itemgetter("keypoints"), results)], dtype=np.float64).reshape(count, -1)
+        points = np.array([*map(itemgetter("keypoints"), results)], dtype=np.float64)
+        points = points if count else np.zeros((0, 0))
         return cls(*common, keypoints=points)
 
     @classmethod

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import torch
 
 from maskrcnn_benchmark.ops import paste_masks_rle
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoints_of
 
+from .columns import Detections, Masks
+from .lists import CocoLists
+
 Predictions = Mapping[int, BoxList] | Sequence[BoxList]
 MASK_THRESHOLD = 0.5
+IOU_TYPES = ("bbox", "segm", "keypoints")
 _FIELDS = ("scores", "labels", "mask", "objectness")
 
 
@@ -33,12 +39,7 @@ def by_index(predictions: Predictions) -> dict[int, BoxList]:
 
 def prepare_for_coco_detection(predictions: Predictions, dataset: Any) -> list[dict]:
     """COCO box results: image_id, category_id, bbox [x, y, width, height] with legacy +1 widths, score."""
-    detections = []
-    for image_id, prediction in _in_dataset_pixels(predictions, dataset):
-        boxes = prediction.convert("xywh").bbox.tolist()
-        for box, score, category in zip(boxes, *_scores_and_categories(prediction, dataset), strict=True):
-            detections.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
-    return detections
+    return detections_of(predictions, dataset, "bbox").to_list()
 
 
 def prepare_for_coco_segmentation(
@@ -51,38 +52,64 @@ def prepare_for_coco_segmentation(
         dataset: see the module.
         threshold: a pixel belongs to the mask when its interpolated probability is above this.
     """
-    detections = []
-    for image_id, prediction in _in_dataset_pixels(predictions, dataset):
-        width, height = prediction.size
-        rles = paste_masks_rle(
-            prediction.get_field("mask")[:, 0].float(),
-            prediction.convert("xyxy").bbox,
-            image_size=(height, width),
-            threshold=threshold,
-        )
-        for rle, score, category in zip(rles, *_scores_and_categories(prediction, dataset), strict=True):
-            segmentation = {"size": list(rle["size"]), "counts": _as_text(rle["counts"])}
-            detections.append(
-                {"image_id": image_id, "category_id": category, "segmentation": segmentation, "score": score}
-            )
-    return detections
+    return detections_of(predictions, dataset, "segm", threshold=threshold).to_list()
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset: Any) -> list[dict]:
     """COCO keypoint results: image_id, category_id, keypoints [x, y, 1, ...], score (that of the box)."""
-    detections = []
-    for image_id, prediction in _in_dataset_pixels(predictions, dataset):
-        points = prediction.get_field("keypoints").keypoints.flatten(1).tolist()
-        for own, score, category in zip(points, *_scores_and_categories(prediction, dataset), strict=True):
-            detections.append({"image_id": image_id, "category_id": category, "keypoints": own, "score": score})
-    return detections
+    return detections_of(predictions, dataset, "keypoints").to_list()
 
 
-PREPARE = {
-    "bbox": prepare_for_coco_detection,
-    "segm": prepare_for_coco_segmentation,
-    "keypoints": prepare_for_coco_keypoint,
-}
+def detections_of(
+    predictions: Predictions, dataset: Any, iou_type: str, *, threshold: float = MASK_THRESHOLD
+) -> Detections:
+    """The COCO results of one kind, "bbox", "segm" or "keypoints", by ascending index."""
+    parts = [
+        image_detections(index, prediction, dataset, iou_type, threshold=threshold)
+        for index, prediction in by_index(predictions).items()
+    ]
+    return Detections.join(parts, iou_type)
+
+
+def image_detections(
+    index: int, prediction: BoxList, dataset: Any, iou_type: str, *, threshold: float = MASK_THRESHOLD
+) -> Detections:
+    """The COCO results of one image.
+
+    Args:
+        index: of the image in the data set.
+        prediction: in the pixels of the network.
+        dataset: see the module.
+        iou_type: "bbox", "segm" or "keypoints".
+        threshold: of masks.
+
+    Raises:
+        KeyError: another IoU type.
+    """
+    if iou_type not in IOU_TYPES:
+        raise KeyError(f"unknown IoU type {iou_type!r}; known: {', '.join(IOU_TYPES)}")
+    if len(prediction) == 0:
+        return Detections.from_list([], iou_type)
+    info = dataset.get_img_info(index)
+    resized = prediction.resize((info["width"], info["height"]))
+    to_json_id = dataset.contiguous_category_id_to_json_id
+    labels = prediction.get_field("labels").tolist()
+    common = (
+        np.array([dataset.id_to_img_map[index]] * len(prediction)),
+        np.array([to_json_id[label] for label in labels], dtype=np.int64),
+        prediction.get_field("scores").cpu().double().numpy(),
+    )
+    if iou_type == "bbox":
+        return Detections(*common, boxes=resized.convert("xywh").bbox.cpu().double().numpy())
+    if iou_type == "keypoints":
+        return Detections(*common, keypoints=resized.get_field("keypoints").keypoints.flatten(1).cpu().double().numpy())
+    rles = paste_masks_rle(
+        resized.get_field("mask")[:, 0].float(),
+        resized.convert("xyxy").bbox,
+        image_size=(info["height"], info["width"]),
+        threshold=threshold,
+    )
+    return Detections(*common, masks=Masks.pack([rle["counts"] for rle in rles], [rle["size"] for rle in rles]))
 
 
 def write_results(
@@ -91,7 +118,7 @@ def write_results(
     output_folder: str | os.PathLike[str] | None,
     *,
     iou_types: Sequence[str] = ("bbox",),
-) -> dict[str, list[dict]]:
+) -> CocoLists:
     """Convert predictions to COCO results and write `<iou type>.json` for each; return them by type.
 
     `output_folder` None writes nothing. Every file appears complete or not at all.
@@ -99,21 +126,26 @@ def write_results(
     Raises:
         KeyError: an IoU type that is not one of bbox, segm, keypoints.
     """
-    results = {}
+    columns = {}
     for iou_type in iou_types:
-        if iou_type not in PREPARE:
-            raise KeyError(f"unknown IoU type {iou_type!r}; known: {', '.join(PREPARE)}")
-        results[iou_type] = PREPARE[iou_type](predictions, dataset)
+        if iou_type not in IOU_TYPES:
+            raise KeyError(f"unknown IoU type {iou_type!r}; known: {', '.join(IOU_TYPES)}")
+        columns[iou_type] = detections_of(predictions, dataset, iou_type)
         if output_folder is not None:
-            write_json(Path(output_folder, f"{iou_type}.json"), results[iou_type])
-    return results
+            write_bytes(Path(output_folder, f"{iou_type}.json"), orjson.dumps(columns[iou_type].to_list()))
+    return CocoLists(columns)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under a temporary name, then rename."""
+    write_bytes(path, json.dumps(content).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(content))
+    scratch.write_bytes(content)
     scratch.replace(path)
 
 
@@ -124,18 +156,20 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
     "keypoints": [R, P, 3], "keypoint_logits": [R, P]}}; mask probabilities as float16, because they fill gigabytes on
     COCO's validation images otherwise.
     """
-    plain = {}
-    for index, prediction in by_index(predictions).items():
-        entry: dict[str, Any] = {"size": tuple(prediction.size), "bbox": prediction.convert("xyxy").bbox.cpu()}
-        entry.update({name: prediction.get_field(name).cpu() for name in _FIELDS if prediction.has_field(name)})
-        if "mask" in entry:
-            entry["mask"] = entry["mask"].half()
-        if prediction.has_field("keypoints"):
-            keypoints = prediction.get_field("keypoints")
-            entry["keypoints"] = keypoints.keypoints.cpu()
-            entry["keypoint_logits"] = keypoints.get_field("logits").cpu()
-        plain[index] = entry
-    save_plain(path, plain)
+    save_plain(path, {index: plain_entry(prediction) for index, prediction in by_index(predictions).items()})
+
+
+def plain_entry(prediction: BoxList) -> dict[str, Any]:
+    """What `save_predictions` writes of one image."""
+    entry: dict[str, Any] = {"size": tuple(prediction.size), "bbox": prediction.convert("xyxy").bbox.cpu()}
+    entry.update({name: prediction.get_field(name).cpu() for name in _FIELDS if prediction.has_field(name)})
+    if "mask" in entry:
+        entry["mask"] = entry["mask"].half()
+    if prediction.has_field("keypoints"):
+        keypoints = prediction.get_field("keypoints")
+        entry["keypoints"] = keypoints.keypoints.cpu()
+        entry["keypoint_logits"] = keypoints.get_field("logits").cpu()
+    return entry
 
 
 def save_plain(path: str | os.PathLike[str], content: Any) -> None:
@@ -149,35 +183,17 @@ def save_plain(path: str | os.PathLike[str], content: Any) -> None:
 
 def load_predictions(path: str | os.PathLike[str]) -> dict[int, BoxList]:
     """Read what `save_predictions` wrote."""
-    predictions = {}
-    for index, entry in torch.load(path, weights_only=True).items():
-        prediction = BoxList(entry["bbox"], entry["size"], mode="xyxy")
-        for name in _FIELDS:
-            if name in entry:
-                prediction.add_field(name, entry[name].float() if name == "mask" else entry[name])
-        if "keypoints" in entry:
-            keypoints = keypoints_of(entry["keypoints"], entry["size"])
-            keypoints.add_field("logits", entry["keypoint_logits"])
-            prediction.add_field("keypoints", keypoints)
-        predictions[index] = prediction
-    return predictions
+    return {index: prediction_of(entry) for index, entry in torch.load(path, weights_only=True).items()}
 
 
-def _in_dataset_pixels(predictions: Predictions, dataset: Any) -> Iterator[tuple[int, BoxList]]:
-    """(image id, prediction in the original image's pixels) for every image with at least one detection."""
-    for index, prediction in by_index(predictions).items():
-        if len(prediction) == 0:
-            continue
-        info = dataset.get_img_info(index)
-        resized = prediction.resize((info["width"], info["height"]))
-        yield dataset.id_to_img_map[index], resized
-
-
-def _scores_and_categories(prediction: BoxList, dataset: Any) -> tuple[list[float], list[int]]:
-    to_json_id = dataset.contiguous_category_id_to_json_id
-    labels = prediction.get_field("labels").tolist()
-    return prediction.get_field("scores").tolist(), [to_json_id[label] for label in labels]
-
-
-def _as_text(counts: bytes | str) -> str:
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+def prediction_of(entry: Mapping[str, Any]) -> BoxList:
+    """The prediction that `plain_entry` took apart."""
+    prediction = BoxList(entry["bbox"], entry["size"], mode="xyxy")
+    for name in _FIELDS:
+        if name in entry:
+            prediction.add_field(name, entry[name].float() if name == "mask" else entry[name])
+    if "keypoints" in entry:
+        keypoints = keypoints_of(entry["keypoints"], entry["size"])
+        keypoints.add_field("logits", entry["keypoint_logits"])
+        prediction.add_field("keypoints", keypoints)
+    return prediction

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from .coco import check_expected_results
 from .figures import Figures, mean_of_defined
-from .results import Predictions, by_index, write_json, write_results
+from .lists import CocoLists
+from .report import class_table, plain_report, write_report
+from .results import write_json, write_results
+from .settings import EvaluationSettings
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -55,53 +57,42 @@ class VocBoxes:
 
 def evaluate_voc(
     dataset: Any,
-    predictions: Predictions,
+    predictions: dict[int, Any],
     output_folder: str | os.PathLike[str] | None,
-    *,
-    box_only: bool = False,
-    iou_types: Sequence[str] = ("bbox",),
-    expected_results: Iterable[Sequence] = (),
-    expected_results_sigma_tol: float = 4,
-    oks_sigmas: Sequence[float] = (),
-) -> tuple[Figures, dict[str, list[dict]]]:
-    """Evaluate the boxes of predictions on a data set in Pascal VOC's format.
+    settings: EvaluationSettings,
+    results: CocoLists | None,
+) -> tuple[Figures, CocoLists]:
+    """Evaluate the boxes of predictions on a data set in Pascal VOC's format; see `evaluate`.
 
     The figures of the task bbox are `AP`, the mean over the classes by the metric of 2007, `AP_area` by that of 2010
     and later, and `AP-<class>` and `AP_area-<class>`.
 
     Args:
         dataset: has `categories`, `get_groundtruth(i)` and what `write_results` asks for.
-        predictions: BoxLists in network pixels, by data set index. When some images are missing, the figures are
-            those of the others, and a warning says so.
-        output_folder: receives bbox.json, result.txt and voc_results.json; None writes nothing.
-        box_only: must be False.
-        iou_types: all but bbox are passed over, for VOC's annotations have boxes only.
-        expected_results: see `check_expected_results`.
-        expected_results_sigma_tol: see `check_expected_results`.
-        oks_sigmas: plays no part; all evaluations are called alike.
-
-    Returns:
-        The figures, and the result list of boxes.
+        predictions: by ascending data set index.
+        output_folder: receives bbox.json, result.txt, voc_results.json and evaluation.json; None writes nothing.
+        settings: `box_only` must be False; all IoU types but bbox are passed over, for VOC's annotations have boxes
+            only.
+        results: see `evaluate`.
 
     Raises:
         ValueError: `box_only` is set.
     """
-    if box_only:
+    if settings.box_only:
         raise ValueError("proposals are evaluated on data sets in COCO's format: take the name that ends in _cocostyle")
-    predictions = by_index(predictions)
-    num_images = len(dataset.id_to_img_map)
-    if len(predictions) < num_images:
-        logger.warning("Only %d of %d images have predictions; the others are left out", len(predictions), num_images)
-    if set(iou_types) - {"bbox"}:
-        logger.info("Pascal VOC is evaluated by boxes; not evaluated: %s", ", ".join(set(iou_types) - {"bbox"}))
-    results = write_results(dataset, predictions, output_folder, iou_types=("bbox",))
+    others = [iou_type for iou_type in settings.iou_types if iou_type != "bbox"]
+    if others:
+        logger.info("Pascal VOC is evaluated by boxes; not evaluated: %s", ", ".join(others))
+    if results is None:
+        results = write_results(dataset, predictions, output_folder, iou_types=("bbox",))
     figures = _figures(dataset, predictions)
     text = _result_text(figures.results["bbox"], dataset.categories)
     logger.info("%s", text)
-    check_expected_results(figures, expected_results, expected_results_sigma_tol)
     if output_folder is not None:
         Path(output_folder, "result.txt").write_text(text, encoding="utf-8")
         write_json(Path(output_folder, "voc_results.json"), figures.results)
+        tables = {"bbox": class_table(figures.results["bbox"], dataset.categories)}
+        write_report(Path(output_folder), plain_report("voc", figures, settings, len(predictions), tables))
     return figures, results
 
 

@@ -1,0 +1,119 @@
+"""The evaluations of a training run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from maskrcnn_benchmark.apps.start import Run
+from maskrcnn_benchmark.apps.test import figures_of, run_tests
+from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data.build import make_device_normalize
+from maskrcnn_benchmark.data.transforms import DeviceNormalize
+from maskrcnn_benchmark.engine.background import BackgroundTask
+from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.tracking import MlperfSink
+from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
+from maskrcnn_benchmark.utils import comm
+
+logger = logging.getLogger("maskrcnn_benchmark.trainer")
+
+
+class Tester:
+    """Evaluates the model of a training run, as often as it is asked, over the same loaders.
+
+    Args:
+        run: the started program.
+        precision: number format.
+        mlperf: is told of each evaluation.
+
+    Attributes:
+        results: the last figures, as {"bbox": {"AP": ...}, ...} on rank 0.
+        has_run: whether the end of the run has been evaluated.
+        task: computes figures while training goes on; see ``__call__``.
+        in_background: whether it may.
+    """
+
+    def __init__(self, run: Run, precision: Precision, mlperf: MlperfSink) -> None:
+        self.run = run
+        self.precision = precision
+        self.mlperf = mlperf
+        self.data_loaders: Any = None
+        self.normalize: DeviceNormalize | None = None
+        self.results: Mapping[str, Mapping[str, float]] = {}
+        self.has_run = False
+        self.log = EvaluationLog(None)
+        self.task = BackgroundTask()
+        self.in_background = False
+
+    def rewind(self, iteration: int) -> None:
+        """Training begins after this iteration; what is known of evaluations up to it is kept."""
+        if self.run.output_dir and comm.is_main_process():
+            self.log = EvaluationLog(os.path.join(self.run.output_dir, EVALUATIONS_FILE), iteration=iteration)
+
+    def after(
+        self, iteration: int, model: nn.Module, last: int, *, on_the_way: bool = False
+    ) -> Mapping[str, Mapping[str, float]]:
+        """As a call, after an iteration on the way to the last one. What was evaluated before a break is not again."""
+        known = comm.broadcast(self.log.find(iteration) if iteration < last else None)
+        if known is None:
+            self(model, on_the_way=on_the_way, iteration=iteration)
+        else:
+            logger.info("The figures after iteration %d are known from before the interruption", iteration)
+            self.results, self.has_run = known, self.has_run or not on_the_way
+        return self.results
+
+    def __call__(
+        self, model: nn.Module, *, on_the_way: bool = False, iteration: int | None = None
+    ) -> Mapping[str, Mapping[str, float]]:
+        """Figures as {"bbox": {"AP": ...}, ...} on rank 0, empty elsewhere.
+
+        Args:
+            model: wrapped or not.
+            on_the_way: the end of the run still has to be evaluated, and nothing waits for the figures: detection is
+                done when this returns, the figures may be computed in ``task`` while training goes on.
+            iteration: where they go in the log of evaluations; None for nowhere.
+        """
+        self.task.wait()
+        deferred = on_the_way and self.in_background
+        distributed = comm.get_world_size() > 1
+        if self.data_loaders is None:
+            self.normalize = make_device_normalize(self.run.cfg, self.run.device)
+            self.data_loaders = make_data_loader(
+                self.run.cfg, is_train=False, is_distributed=distributed, keep_pixels=self.normalize is not None
+            )
+        self.mlperf.begin_evaluation(len(self.data_loaders[0].dataset))
+        results = run_tests(
+            self.run.cfg,
+            model,
+            distributed,
+            data_loaders=self.data_loaders,
+            precision=self.precision,
+            normalize=self.normalize,
+            defer=deferred,
+        )
+        self.has_run = self.has_run or not on_the_way
+        if deferred:
+            self.task.start(lambda: [run and run() for run in results], lambda found: self._finish(found, iteration))
+        else:
+            self._finish(results, iteration)
+        return self.results
+
+    def _finish(self, results: list[Any], iteration: int | None) -> None:
+        """Report the figures."""
+        self.results = figures_of(results)
+        self.mlperf.end_evaluation(self.results)
+        if iteration is not None:
+            self.log.add(iteration, self.results)
+        for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):
+            if task in self.results:
+                logger.info("%s: %.4f", name, self.results[task]["AP"])
+
+    def figures(self) -> dict[str, float]:
+        """The last figures under DLLogger's names."""
+        names = {"bbox": "BBOX_mAP", "segm": "MASK_mAP"}
+        return {name: self.results[task]["AP"] for task, name in names.items() if task in self.results}

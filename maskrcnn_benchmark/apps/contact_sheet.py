@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,27 @@ def _tile(dataset: Any, index: int) -> np.ndarray:
 
 
 def _draw(dataset: Any, index: int) -> np.ndarray:
-    image, targets = dataset.load_image(index), dataset.load_targets(index)
+    image = dataset.load_image(index)
     scale = min(_TILE_WIDTH / image.shape[1], _TILE_HEIGHT / image.shape[0])
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    targets = targets.resize((height, width))
-    colours = distinct_colours(len(dataset.categories))
+    return draw_targets(image, dataset.load_targets(index), dataset.categories)
+
+
+def draw_targets(image: np.ndarray, targets: ImageTargets, categories: Sequence[str]) -> np.ndarray:
+    """A picture with what is annotated in it, in the colours of the classes.
+
+    Args:
+        image: uint8 [H, W, 3] BGR, of any size; the targets are scaled to it.
+        targets: of the image.
+        categories: names of the labels 1..K.
+    """
+    targets = targets.resize(image.shape[:2])
+    colours = distinct_colours(len(categories))
     return draw_detections(
         image,
         targets.boxes,
-        [dataset.categories[label - 1] for label in targets.labels],
+        [categories[label - 1] for label in targets.labels],
         masks=_masks_of(targets),
         colours=[colours[label - 1] for label in targets.labels] or None,
     )

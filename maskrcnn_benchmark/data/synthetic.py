@@ -50,11 +50,18 @@ def ensure_shapes_dataset(
         raise ValueError(f"the shapes data set needs num_images >= 1 and seed >= 0, got {num_images} and {seed}")
     if not split or Path(split).name != split:
         raise ValueError(f"split must be one plain word such as 'train', got {split!r}")
-    folder = Path(root) / f"{split}-{num_images}x{image_size}px-seed{seed}-v{GENERATOR_VERSION}"
+    folder = shapes_folder(root, split=split, num_images=num_images, seed=seed, image_size=image_size)
     ann_file = folder / "annotations" / f"instances_{split}.json"
     if not ann_file.is_file():
         _generate_atomically(folder, split=split, num_images=num_images, seed=seed, image_size=image_size)
     return str(folder / split), str(ann_file)
+
+
+def shapes_folder(
+    root: str | os.PathLike[str], *, split: str, num_images: int, seed: int = 0, image_size: int = 256
+) -> Path:
+    """Where a data set lies once it is generated; the arguments are those of `ensure_shapes_dataset`."""
+    return Path(root) / f"{split}-{num_images}x{image_size}px-seed{seed}-v{GENERATOR_VERSION}"
 
 
 def image_rng(seed: int, split: str, index: int) -> np.random.Generator:

@@ -20,7 +20,7 @@ FLOORS = {
     "ops": 0, "utils": 0,
     "structures": 1, "layers": 1, "solver": 1, "config": 1,
     "modeling": 2, "data": 2, "checkpoint": 2,
-    "engine": 3, "evaluation": 3, "tracking": 3,
+    "engine": 3, "evaluation": 3, "export": 3, "tracking": 3,
     "apps": 4, "ymir": 4,
 }  # fmt: skip
 SAME_FLOOR = {("engine", "evaluation"), ("engine", "tracking")}

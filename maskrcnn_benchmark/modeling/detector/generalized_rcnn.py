@@ -90,3 +90,25 @@ class GeneralizedRCNN(nn.Module):
         if self.roi_heads is None:
             return proposals.to_boxlists(images.image_sizes)
         return self.roi_heads.detect(features, proposals, images)
+
+    def detect_slots(self, images: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Detect on tensors alone, in a fixed number of slots an image, for compilers and export.
+
+        Args:
+            images: normalised, [N, 3, H, W], each image in the top left corner.
+            sizes: int64 [N, 2] (height, width) of the images.
+
+        Returns:
+            boxes [N, D, 4] in pixels, scores [N, D], valid [N, D] bool (False marks an empty slot, of undefined
+            content); unless the network only proposes, labels [N, D] int64; what the further heads add with
+            `slot_fields`.
+
+        Raises:
+            TypeError: a further head has no such method.
+        """
+        features, logits, deltas = run_trunk(self.backbone, self.rpn.head, images)
+        batch = ImageList(images, [], sizes)
+        regions, _ = self.rpn(batch, features, None, predictions=(logits, deltas))
+        if self.roi_heads is None:
+            return regions._asdict()
+        return self.roi_heads.detect_slots(features, regions, sizes)

@@ -27,7 +27,9 @@ class CombinedROIHeads(nn.Module):
             - ``losses(features, regions, targets, box_features)``: a dict of 0-d losses over the regions that the box
               head has sampled (`SampledRegions`, N * S slots); box_features are those that its extractor gave for them,
               [N * S, C, h, w], or None when the head's ``feature_extractor`` is not the box head's;
-            - ``add_fields(features, detections)``: copies of the detections, one BoxList an image, with one more field.
+            - ``add_fields(features, detections)``: copies of the detections, one BoxList an image, with one more field;
+            - ``slot_fields(features, detections)``: for `detect_slots` alone, what the head says of each slot of the
+              detections (`Detections`, N * D slots), tensors [N, D, ...] by name.
     """
 
     def __init__(self, box: ROIBoxHead, further: Mapping[str, nn.Module] | None = None) -> None:
@@ -72,6 +74,23 @@ class CombinedROIHeads(nn.Module):
     def detect(self, features: Sequence[Tensor], proposals: Proposals, images: ImageList) -> list[BoxList]:
         """Return the detections of each image; of the images only their sizes are used."""
         return self.add_fields(features, self.box.detect(features, proposals, images.sizes), images)
+
+    def detect_slots(self, features: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> dict[str, Tensor]:
+        """Return boxes, scores, labels, valid of each slot, and what the further heads say of it; sizes [N, 2].
+
+        Raises:
+            TypeError: a further head has no method slot_fields.
+        """
+        detections = self.box.detect(features, proposals, sizes)
+        fields = detections._asdict()
+        for name, head in self.further_heads().items():
+            if not hasattr(head, "slot_fields"):
+                raise TypeError(
+                    f"the head {name} ({type(head).__name__}) has no method slot_fields(features, detections), which "
+                    "detection in fixed slots needs; CombinedROIHeads says what it returns"
+                )
+            fields |= head.slot_fields(features, detections)
+        return fields
 
     def add_fields(self, features: Sequence[Tensor], detections: Detections, images: ImageList) -> list[BoxList]:
         """Return the box head's detections with what the further heads say of them."""

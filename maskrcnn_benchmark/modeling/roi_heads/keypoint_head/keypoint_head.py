@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.poolers import boxlists_to_rois
+from maskrcnn_benchmark.modeling.poolers import boxes_to_rois, boxlists_to_rois
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import Detections
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.inference import heat_maps_to_keypoints
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.loss import keypoint_loss, keypoint_regions
@@ -94,3 +95,9 @@ class ROIKeypointHead(nn.Module):
             result.add_field("keypoints", keypoints)
             results.append(result)
         return results
+
+    def slot_fields(self, features: Sequence[Tensor], detections: Detections) -> dict[str, Tensor]:
+        """Return {keypoint_maps}: logits [N, D, P, M, M]; `heat_maps_to_keypoints` reads the keypoints from them."""
+        rois = boxes_to_rois(detections.boxes, detections.valid)
+        maps = self.predictor(self.feature_extractor(features, rois))
+        return {"keypoint_maps": maps.reshape(*detections.labels.shape, *maps.shape[1:])}

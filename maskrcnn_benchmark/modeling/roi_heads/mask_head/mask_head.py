@@ -8,9 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.poolers import boxlists_to_rois
+from maskrcnn_benchmark.modeling.poolers import boxes_to_rois, boxlists_to_rois
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import Detections
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import SampledRegions
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import MaskPostProcessor, make_roi_mask_post_processor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import (
+    MaskPostProcessor,
+    make_roi_mask_post_processor,
+    mask_probabilities,
+)
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import mask_loss, mask_targets, positive_regions
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
@@ -91,3 +96,10 @@ class ROIMaskHead(nn.Module):
         """Return the detections with field mask."""
         logits = self.predictor(self.feature_extractor(features, boxlists_to_rois(detections)))
         return self.post_processor(logits, detections)
+
+    def slot_fields(self, features: Sequence[Tensor], detections: Detections) -> dict[str, Tensor]:
+        """Return {masks}: probabilities [N, D, M, M] of the class of each slot."""
+        rois = boxes_to_rois(detections.boxes, detections.valid)
+        logits = self.predictor(self.feature_extractor(features, rois))
+        masks = mask_probabilities(logits, detections.labels.flatten())
+        return {"masks": masks.reshape(*detections.labels.shape, *masks.shape[2:])}

@@ -14,6 +14,7 @@ import torch
 from maskrcnn_benchmark.engine.signals import EXIT_STATUS, Interrupted, StopSignals
 from maskrcnn_benchmark.engine.trainer import do_train
 from tests.engine.stand_ins import RecordingSink, TinyLoader, make_run
+from tests.engine.test_two_processes import start
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
@@ -182,3 +183,18 @@ with StopSignals(pause_s=float(sys.argv[1])) as stop, stop.deferred():
 def test_a_second_signal_ends_the_process_unless_it_repeats_the_first(repository, pause, status, printed):
     done = subprocess.run([sys.executable, "-c", TWICE, pause], cwd=repository, capture_output=True)
     assert (done.returncode, done.stdout) == (status, printed), done.stderr[-2000:]
+
+
+@pytest.mark.timeout(600)
+def test_processes_agree_on_the_iteration(tmp_path, repository):
+    """One of two is told while it waits for its fourth batch; the other hears of it one iteration later."""
+    start("stopped_processes", 2, tmp_path, repository)
+    outcomes = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
+    for name, iteration in (("plain", 5), ("accumulated", 8)):
+        assert [outcome[name]["first"]["stopped"] for outcome in outcomes] == [(iteration, ""), (iteration, "SIGTERM")]
+        assert numbered(tmp_path / name) == [iteration]
+        for outcome in outcomes:
+            whole, second = outcome[name]["whole"], outcome[name]["second"]
+            assert torch.equal(whole["weights"], second["weights"])
+            assert second["losses"] == whole["losses"][-len(second["losses"]) :]
+            assert len(second["losses"]) == 2

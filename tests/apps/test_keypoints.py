@@ -42,7 +42,7 @@ def test_train_test_and_predict(tiny_run, capsys):
     out = capsys.readouterr().out
     folder = tiny_run.output / "inference" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
-        "bbox.json", "keypoints.json", "coco_results.pth", "predictions.pth",
+        "bbox.json", "keypoints.json", "coco_results.pth", "evaluation.json", "predictions.pth",
     }  # fmt: skip
     detections = json.loads((folder / "keypoints.json").read_text())
     assert {len(detection["keypoints"]) for detection in detections} == {51}

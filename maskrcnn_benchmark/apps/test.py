@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.report.report import make_report
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config.classes import only_proposes
@@ -178,6 +179,7 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         skip_eval=args.skip_eval,
     )
     run.sink.close()
+    make_report(run.cfg, run.output_dir)
     comm.destroy_process_group()
 
 

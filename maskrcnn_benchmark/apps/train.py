@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.categories import save_categories
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import RunRecord
+from maskrcnn_benchmark.apps.report.report import make_report
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.apps.tester import Tester
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
@@ -98,6 +99,7 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
             tester(model)
         record.finish("target reached" if summary.stopped_early else "finished", tester.results)
     run.sink.log((), {**figures, **tester.figures()})
+    make_report(run.cfg, run.output_dir)
 
 
 def build_and_train(

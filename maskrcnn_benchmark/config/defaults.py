@@ -30,6 +30,8 @@ _C.PROCESS_TIMEOUT = 3600
 # A Python file with the classes DatasetCatalog and ModelCatalog; one's own file is consulted before the package's.
 _C.PATHS_CATALOG = str(Path(__file__).parent / "paths_catalog.py")
 _C.AMP_VERBOSE = False
+# Whether training and testing end with OUTPUT_DIR/report.html; tools/report.py writes it at any time.
+_C.REPORT = True
 
 _C.MODEL = CfgNode()
 _C.MODEL.RPN_ONLY = False

@@ -18,6 +18,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo" / "mask_rcnn_R
 DATA_KEYS = {"DATASETS.TRAIN": "('tiny',)", "DATASETS.TEST": "('tiny',)"}
 OPTIONS = {
     "MODEL.DEVICE": "cpu",
+    "REPORT": False,
     "MODEL.ROI_BOX_HEAD.NUM_CLASSES": len(CATEGORIES) + 1,
     "MODEL.BACKBONE.OUT_CHANNELS": 16,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,

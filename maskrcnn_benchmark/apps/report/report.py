@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from yacs.config import CfgNode
 
 from maskrcnn_benchmark import __version__
-from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.errors import describe, user_errors
 from maskrcnn_benchmark.apps.report import page
 from maskrcnn_benchmark.apps.report.answer import answer_sections
 from maskrcnn_benchmark.apps.report.charts import bar_chart, number
@@ -23,6 +24,7 @@ from maskrcnn_benchmark.apps.report.run_folder import RunFolder, is_finite
 from maskrcnn_benchmark.apps.report.settings import config_difference, config_rows, manifest_rows
 from maskrcnn_benchmark.apps.report.training import evaluated, progress_chart, training_charts
 from maskrcnn_benchmark.checkpoint.files import write_atomically
+from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.logger import setup_logger
 
 REPORT_FILE = "report.html"
@@ -47,6 +49,17 @@ def main(args: argparse.Namespace) -> None:
     setup_logger("maskrcnn_benchmark", "", 0)
     path = write_report(args.output_dir, args.out, with_data=not args.no_data)
     logger.info("The report is %s", path)
+
+
+def make_report(cfg: CfgNode, output_dir: str) -> None:
+    """Write the report at the end of a program if REPORT asks for it; nothing about it ends the program."""
+    if not (cfg.REPORT and output_dir and comm.is_main_process()):
+        return
+    try:
+        logger.info("The report is %s", write_report(output_dir))
+    except Exception as error:
+        logger.warning("There is no report (%s); tools/report.py %s tries again", describe(error), output_dir)
+        logger.debug("traceback", exc_info=True)
 
 
 def write_report(output_dir: str | Path, out: str | Path | None = None, *, with_data: bool = True) -> Path:

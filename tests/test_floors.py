@@ -43,7 +43,12 @@ CONFIG_EXCEPTIONS = {
     ("apps/coco_demo.py", "__init__"): "COCODemo(cfg) is a published signature",
 }
 # Files that name the global tree, each with its reason.
-GLOBAL_CONFIG_EXCEPTIONS = {"apps/predict.py": "the config of a checkpoint is merged into the defaults"}
+GLOBAL_CONFIG_EXCEPTIONS = {
+    "apps/predict.py": "the config of a checkpoint is merged into the defaults",
+    "apps/report/settings.py": "the config of a run and the published ones are merged into the defaults",
+}
+# A table reads no better in two halves.
+LONG_FILES = {"config/defaults.py": "one line for each key"}
 
 
 @functools.cache
@@ -180,7 +185,7 @@ def test_habits_are_found():
 
 def test_files_stay_short():
     lines = {file: len((PACKAGE / file).read_text(encoding="utf-8").splitlines()) for file in FILES}
-    assert {file: count for file, count in lines.items() if count > 300} == {}
+    assert {file for file, count in lines.items() if count > 300} == set(LONG_FILES)
 
 
 def newly_imported(module: str) -> set[str]:

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn_benchmark.apps.report.run_folder import RunFolder
 from maskrcnn_benchmark.config import CfgNode
 from maskrcnn_benchmark.config.catalog import resolve_dataset
-from maskrcnn_benchmark.config.defaults import _C as defaults
 from maskrcnn_benchmark.data.open_dataset import make_opened_dataset
 from maskrcnn_benchmark.data.synthetic import shapes_folder
 
@@ -43,15 +41,6 @@ class DataFacts:
     per_image: list[tuple[str, int]]
     widths: tuple[int, int, int]
     heights: tuple[int, int, int]
-
-
-def build_run_config(run: RunFolder) -> CfgNode | None:
-    """The config tree of a run, on this machine's catalogue; None without one."""
-    if not run.config:
-        return None
-    tree = defaults.clone()
-    tree.merge_from_other_cfg(CfgNode({key: value for key, value in run.config.items() if key != "PATHS_CATALOG"}))
-    return tree
 
 
 def open_data_sets(cfg: CfgNode, names: Sequence[str], notes: list[str]) -> dict[str, Any]:

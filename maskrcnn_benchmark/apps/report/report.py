@@ -17,11 +17,11 @@ from maskrcnn_benchmark.apps.errors import describe, user_errors
 from maskrcnn_benchmark.apps.report import page
 from maskrcnn_benchmark.apps.report.answer import answer_sections
 from maskrcnn_benchmark.apps.report.charts import bar_chart, number
-from maskrcnn_benchmark.apps.report.data_sets import DataFacts, build_run_config, facts_of, open_data_sets
+from maskrcnn_benchmark.apps.report.data_sets import DataFacts, facts_of, open_data_sets
 from maskrcnn_benchmark.apps.report.page import Section, Tile
 from maskrcnn_benchmark.apps.report.pictures import picture_section
 from maskrcnn_benchmark.apps.report.run_folder import RunFolder, is_finite
-from maskrcnn_benchmark.apps.report.settings import config_difference, config_rows, manifest_rows
+from maskrcnn_benchmark.apps.report.settings import build_run_config, config_difference, config_rows, manifest_rows
 from maskrcnn_benchmark.apps.report.training import evaluated, progress_chart, training_charts
 from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.utils import comm

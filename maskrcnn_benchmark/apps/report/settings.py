@@ -30,6 +30,15 @@ class ConfigDifference:
     rows: list[tuple[str, str, str]]
 
 
+def build_run_config(run: RunFolder) -> CfgNode | None:
+    """The config tree of a run, on this machine's catalogue; None without one."""
+    if not run.config:
+        return None
+    tree = defaults.clone()
+    tree.merge_from_other_cfg(CfgNode({key: value for key, value in run.config.items() if key != "PATHS_CATALOG"}))
+    return tree
+
+
 def config_difference(run: RunFolder) -> ConfigDifference | None:
     """Compare with every published config and take the one with the fewest differences; None without a config."""
     if not run.config:

@@ -93,6 +93,7 @@ def make_variants(cfg: CfgNode, records: Sequence[mappers.Record]) -> dict[str, 
     """Name to a call that takes all records through one mapper, in a given epoch."""
     dataset, collate = make_dataset(cfg, "photos", is_train=True), BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
     normalize = make_device_normalize(cfg, torch.device("cpu"))
+    dataset.defer_images()  # as loaders do
 
     def ours(epoch: int, *, as_bytes: bool) -> None:
         for first in range(0, len(dataset), BATCH):

@@ -245,6 +245,7 @@ def _make_loader(
     decoding = make_decoding_loader(cfg, dataset, batch_sampler, keep_pixels=keep_pixels, **options)
     if decoding is not None:
         return decoding
+    dataset.defer_images()
     collate = _make_collator(cfg, keep_pixels=keep_pixels)
     return WatchedLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate, **options)
 

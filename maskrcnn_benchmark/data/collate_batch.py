@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskrcnn_benchmark.data.hand_over import empty_pixels
 from maskrcnn_benchmark.data.image_targets import ImageTargets
-from maskrcnn_benchmark.data.transforms import Normalize
+from maskrcnn_benchmark.data.transforms import Normalize, PendingImage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, padded_size, to_image_list
 from maskrcnn_benchmark.structures.polygons import PackedPolygons
@@ -72,9 +72,9 @@ class BatchCollator:
     Args:
         size_divisible: height and width of the batch are padded with zeros to a multiple of this; 0 or 1 adds nothing
             beyond the largest image.
-        normalize: what makes the network's input of images that are pixels, uint8 [H, W, 3]. None: they stay bytes,
-            [N, 3, H, W] in channels_last order, which `DeviceNormalize` takes, and which are a quarter of the memory to
-            hand over. Images that are tensors float32 [3, H, W] are only padded.
+        normalize: what makes the network's input of images that are pixels, uint8 [H, W, 3], or become pixels here.
+            None: they stay bytes, [N, 3, H, W] in channels_last order, which `DeviceNormalize` takes, and which are a
+            quarter of the memory to hand over. Images that are tensors float32 [3, H, W] are only padded.
         shapes: (height, width) of batches; each batch is padded to the smallest that holds it, if there is one.
     """
 
@@ -90,11 +90,11 @@ class BatchCollator:
         self.shapes = tuple((height, width) for height, width in shapes)
 
     def __call__(
-        self, batch: Sequence[tuple[Tensor | np.ndarray, BoxList | ImageTargets, int]]
+        self, batch: Sequence[tuple[Tensor | np.ndarray | PendingImage, BoxList | ImageTargets, int]]
     ) -> tuple[ImageList, Targets, tuple[int, ...]]:
         """Collate the samples of one batch."""
         images, targets, indices = zip(*batch, strict=True)
-        if isinstance(images[0], np.ndarray):
+        if isinstance(images[0], (np.ndarray, PendingImage)):
             image_list = self._pixels(images)
             if self.normalize is not None:
                 image_list = self.normalize.batch(image_list)
@@ -104,12 +104,14 @@ class BatchCollator:
             return image_list, pack_targets(targets), indices
         return image_list, Targets.from_boxlists(list(targets)), indices
 
-    def _pixels(self, images: Sequence[np.ndarray]) -> ImageList:
-        sizes = [image.shape[:2] for image in images]
-        pixels = empty_pixels((len(images), *padded_size(sizes, self.size_divisible, self.shapes), 3))
-        for out, image in zip(pixels.numpy(), images, strict=True):
-            height, width = image.shape[:2]
-            out[:height, :width] = image
+    def _pixels(self, images: Sequence[np.ndarray | PendingImage]) -> ImageList:
+        sizes = [image.size if isinstance(image, PendingImage) else image.shape[:2] for image in images]
+        array, tensor = empty_pixels(len(images), *padded_size(sizes, self.size_divisible, self.shapes))
+        for out, image, (height, width) in zip(array, images, sizes, strict=True):
+            if isinstance(image, PendingImage):
+                image.write(out[:height, :width])
+            else:
+                out[:height, :width] = image
             out[:height, width:] = 0
             out[height:] = 0
-        return ImageList(pixels.permute(0, 3, 1, 2), sizes)
+        return ImageList(tensor, sizes, torch.from_numpy(np.array(sizes, dtype=np.int64)))

@@ -25,13 +25,18 @@ _ALIGNMENT = 64  # bytes
 _Place = tuple[torch.dtype, int, tuple[int, ...]] | None
 
 
-def empty_pixels(shape: tuple[int, ...]) -> Tensor:
-    """Memory for a batch of pixels, uint8; in a worker it is shared, so that handing it over copies nothing."""
+def empty_pixels(num_images: int, height: int, width: int) -> tuple[np.ndarray, Tensor]:
+    """Memory for a batch of pixels; in a worker it is shared, so that handing it over copies nothing.
+
+    Returns:
+        The same memory twice: uint8 [N, H, W, 3], and as tensor [N, 3, H, W] in channels_last order.
+    """
+    shape = (num_images, height, width, 3)
     if get_worker_info() is None:
-        return torch.from_numpy(
-            np.empty(shape, dtype=np.uint8)
-        )  # not aligned, so malloc finds the block it freed before
-    return _shared(math.prod(shape)).view(shape)
+        array = np.empty(shape, dtype=np.uint8)  # not aligned, so malloc finds the block it freed before
+        return array, torch.from_numpy(array.transpose(0, 3, 1, 2))
+    block = _shared(math.prod(shape)).view(shape)
+    return block.numpy(), block.permute(0, 3, 1, 2)
 
 
 def _shared(num_bytes: int) -> Tensor:

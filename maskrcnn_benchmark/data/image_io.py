@@ -31,13 +31,21 @@ def read_image(path: str | Path) -> np.ndarray:
         FileNotFoundError: when there is no such file.
         ValueError: when the file is truncated or not an image; the message names it.
     """
+    return decode_image(read_file(path), name=str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read the bytes of an image file.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
     try:
-        data = read_bytes(path)
+        return read_bytes(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"image {path} does not exist; check the image folder of the data set and the file names in its json"
         ) from None
-    return decode_image(data, name=str(path))
 
 
 def decode_image(data: bytes, *, name: str) -> np.ndarray:

@@ -66,7 +66,8 @@ class ImageTargets:
     def resize(self, size: tuple[int, int]) -> ImageTargets:
         """The same objects in the image scaled to ``size`` (height, width)."""
         scale = np.float32([size[1] / self.image_size[1], size[0] / self.image_size[0]])
-        return self._mapped(boxes=self.boxes * np.tile(scale, 2), scale=scale, shift=np.float32([0, 0]), size=size)
+        boxes = (self.boxes.reshape(-1, 2, 2) * scale).reshape(-1, 4)
+        return self._mapped(boxes=boxes, scale=scale, shift=np.float32([0, 0]), size=size)
 
     def flip_left_right(self) -> ImageTargets:
         """The same objects in the image mirrored left to right: pixel x becomes width - 1 - x."""

@@ -88,6 +88,12 @@ class ConcatDataset(DetectionDataset):
         image, targets, _ = self.datasets[number].make_sample(image, SampleKey(key.epoch, local))
         return image, targets, key.index
 
+    def defer_images(self) -> None:
+        """Let each data set hold a `PendingImage` where it can."""
+        if type(self) is ConcatDataset:
+            for dataset in self.datasets:
+                dataset.defer_images()
+
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``: uint8 [H, W, 3], BGR."""
         number, local = self.get_idxs(index)

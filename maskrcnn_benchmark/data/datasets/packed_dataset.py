@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
 from maskrcnn_benchmark.data.datasets.image_ids import ImageIds, IndexMap
 from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, PackedStrings, offsets_of
-from maskrcnn_benchmark.data.image_io import read_image
+from maskrcnn_benchmark.data.image_io import decode_image, read_file
 from maskrcnn_benchmark.data.image_targets import ImageKeypoints, ImagePolygons, ImageTargets
 from maskrcnn_benchmark.data.transforms import Compose
 
@@ -180,7 +181,7 @@ class PackedDataset(DetectionDataset):
 
     def image_path(self, index: int) -> Path:
         """The file of image ``index``."""
-        return self.root / self.get_img_info(index)["file_name"]
+        return self.root / self.packed.file_names[self._rows[index]]
 
     def load_image(self, index: int) -> np.ndarray:
         """Decode image ``index``.
@@ -189,13 +190,22 @@ class PackedDataset(DetectionDataset):
             FileNotFoundError: when its file does not exist.
             ValueError: when the file is damaged or its size is not the one in the annotations.
         """
-        info, path = self.get_img_info(index), self.image_path(index)
-        image = read_image(path)
-        if image.shape[:2] != (info["height"], info["width"]):
+        return self.begin_image(index)()
+
+    def begin_image(self, index: int) -> Callable[[], np.ndarray]:
+        """Read the file of image ``index``; what is returned decodes it. Between them, errors are `load_image`'s."""
+        path = self.image_path(index)
+        return partial(self._decode, index, read_file(path), path)
+
+    def _decode(self, index: int, data: bytes, path: Path) -> np.ndarray:
+        image = decode_image(data, name=str(path))
+        row = self._rows[index]
+        height, width = self.packed.image_sizes[row].tolist()
+        if image.shape[:2] != (height, width):
             raise ValueError(
-                f"image {path} is {image.shape[1]}x{image.shape[0]} pixels, but {self._source(self._rows[index])} says "
-                f"{info['width']}x{info['height']} (width x height); correct it, or store the image without an EXIF "
-                "rotation if it has one"
+                f"image {path} is {image.shape[1]}x{image.shape[0]} pixels, but {self._source(row)} says "
+                f"{width}x{height} (width x height); correct it, or store the image without an EXIF rotation if it has "
+                "one"
             )
         return image
 
@@ -231,6 +241,7 @@ class PackedDataset(DetectionDataset):
 
 def _clipped(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Boxes x, y, width, height float32 [n, 4] as inclusive xyxy inside images of sizes (height, width) [n or 1, 2]."""
-    boxes = boxes.copy()
-    boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
-    return np.clip(boxes, 0, np.tile(sizes[:, ::-1] - 1, (1, 2)).astype(np.float32))
+    corners = boxes.copy()
+    corners[:, 2:] = corners[:, :2] + np.maximum(corners[:, 2:] - 1, 0)
+    last = (sizes[:, ::-1] - 1).astype(np.float32)
+    return np.minimum(np.maximum(corners, 0), np.concatenate([last, last], axis=1))

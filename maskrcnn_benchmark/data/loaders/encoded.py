@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from maskrcnn_benchmark.data.collate_batch import BatchCollator, pack_targets
-from maskrcnn_benchmark.data.datasets.base import DetectionDataset
+from maskrcnn_benchmark.data.datasets.base import DetectionDataset, defines_together
 from maskrcnn_benchmark.data.datasets.concat_dataset import ConcatDataset
 from maskrcnn_benchmark.data.image_io import is_truncated
 from maskrcnn_benchmark.data.image_targets import ImageTargets
 from maskrcnn_benchmark.data.keyed import SampleKey
 from maskrcnn_benchmark.data.loaders.jpeg_header import plain_jpeg_size
 from maskrcnn_benchmark.data.read_watch import read_bytes
-from maskrcnn_benchmark.data.transforms import Compose, Flip, Resize
+from maskrcnn_benchmark.data.transforms import Compose
 from maskrcnn_benchmark.structures.image_list import ImageList, padded_size
 from maskrcnn_benchmark.structures.targets import Targets
 
@@ -74,21 +74,15 @@ def why_not_encoded(dataset: Any) -> str:
     cls = type(dataset)
     reads_as_usual = isinstance(dataset, DetectionDataset) and cls.__getitem__ is DetectionDataset.__getitem__
     # A class that changes how images are read must not be passed by.
-    if not reads_as_usual or _definer(cls, "load_image") is not _definer(cls, "image_path"):
+    if not reads_as_usual or not defines_together(cls, "load_image", "image_path"):
         return f"{cls.__name__} reads its images in its own way"
     if not isinstance(dataset.transforms, Compose):
         return f"{cls.__name__} has transforms of its own"
     if dataset.transforms.colour:
         return "colours are changed (INPUT.BRIGHTNESS, CONTRAST, SATURATION, HUE), which OpenCV does"
-    scales_first = all(type(step) is Flip for step in dataset.transforms.geometry[1:])
-    if not scales_first or not all(type(step) in (Resize, Flip) for step in dataset.transforms.geometry):
+    if not dataset.transforms.only_moves:
         return f"{cls.__name__} has transforms of its own"
     return ""
-
-
-def _definer(cls: type, name: str) -> type:
-    """The class among the bases of ``cls`` whose method ``name`` it uses."""
-    return next(base for base in cls.__mro__ if name in vars(base))
 
 
 Decoder = Callable[[EncodedBatch], ImageList]  # may raise UndecodableError

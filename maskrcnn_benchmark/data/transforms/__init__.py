@@ -5,6 +5,7 @@ from __future__ import annotations
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer, build_transforms
 from maskrcnn_benchmark.data.transforms.colour import ColourJitter
 from maskrcnn_benchmark.data.transforms.normalize import DeviceNormalize, Normalize
+from maskrcnn_benchmark.data.transforms.pending import PendingImage
 from maskrcnn_benchmark.data.transforms.transforms import Compose, Flip, Resize
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Flip",
     "ImagePreparer",
     "Normalize",
+    "PendingImage",
     "Resize",
     "build_transforms",
 ]

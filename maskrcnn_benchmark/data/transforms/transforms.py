@@ -125,7 +125,7 @@ class Compose:
     def transform_pixels(
         self, image: np.ndarray, targets: ImageTargets | None, key: SampleKey
     ) -> tuple[np.ndarray, ImageTargets | None]:
-        """Everything but the normalisation, which the collator does while it writes the batch."""
+        """Everything but the normalisation."""
         draws = self._draws(key)
         num_steps = len(self.geometry)
         if self.colour:
@@ -149,6 +149,13 @@ class Compose:
                 targets = transform.flip_targets(targets)
                 mirrored[transform.vertical] ^= True
         return targets, (mirrored[0], mirrored[1])
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether `transform_targets` tells all: one resize, if any, then flips, no colours, no steps of one's own."""
+        first, others = self.geometry[:1], self.geometry[1:]
+        usual = all(type(step) in (Resize, Flip) for step in first) and all(type(step) is Flip for step in others)
+        return usual and not self.colour and type(self).transform_pixels is Compose.transform_pixels
 
     def _draws(self, key: SampleKey) -> list[float]:
         """The random numbers of a sample: one a step, then those of the colours."""

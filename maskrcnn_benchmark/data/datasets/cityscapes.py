@@ -21,6 +21,7 @@ from maskrcnn_benchmark.data.datasets.cityscapes_ids import (
 from maskrcnn_benchmark.data.datasets.coco_json import parse_json
 from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, fingerprint_of, open_packed
 from maskrcnn_benchmark.data.datasets.packed_dataset import ImageAnnotations, PackedDataset, pack_images
+from maskrcnn_benchmark.data.image_header import check_pixels
 from maskrcnn_benchmark.data.transforms import Compose
 from maskrcnn_benchmark.structures.polygons import mask_to_polygons
 
@@ -199,7 +200,9 @@ def _from_polygons(path: Path, name: str, label_of: dict[str, int]) -> ImageAnno
                 )
             # as published: corners truncated to whole pixels
             objects.append(([ring], np.trunc([*ring.min(axis=0), *ring.max(axis=0)]), label))
-        return _annotations(name, (int(data["imgHeight"]), int(data["imgWidth"])), objects)
-    except (KeyError, TypeError, ValueError) as error:
+        size = int(data["imgHeight"]), int(data["imgWidth"])
+        check_pixels(*size, "the picture")
+        return _annotations(name, size, objects)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         detail = f"key {error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"annotation file {path}: {detail}") from error

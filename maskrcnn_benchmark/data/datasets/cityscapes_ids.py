@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskrcnn_benchmark.data.image_header import check_pixels, size_in_header
 from maskrcnn_benchmark.data.image_io import is_truncated
 
 # Label ids of the classes with instances, in their published order.
@@ -34,6 +35,8 @@ def read_instance_ids(path: Path) -> np.ndarray:
         data = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"instance image {path} does not exist") from None
+    if (size := size_in_header(data)) is not None:
+        check_pixels(*size, f"instance image {path}")
     try:
         ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if not is_truncated(data) else None
     except cv2.error:  # an empty file, for one

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.coco_entries import (
-    MOST_PIXELS,
     decode_rle,
     keypoints_of,
     numbers_of,
@@ -21,6 +20,7 @@ from maskrcnn_benchmark.data.datasets.coco_entries import (
     wrong_size,
 )
 from maskrcnn_benchmark.data.datasets.packed.arrays import offsets_of, ranges
+from maskrcnn_benchmark.data.image_header import MOST_PIXELS
 from maskrcnn_benchmark.structures.polygons import mask_to_polygons
 
 FAULTS = (AttributeError, KeyError, OverflowError, TypeError, ValueError)

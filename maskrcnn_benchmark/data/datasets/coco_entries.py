@@ -11,7 +11,6 @@ from maskrcnn_benchmark.structures.polygons import mask_to_polygons
 
 # Further from the image than this, in pixels, is a mistake of units, not of a hand.
 FARTHEST = 1e6
-MOST_PIXELS = 1 << 30  # of an image; OpenCV decodes no larger one
 
 
 def polygons_of(segmentation: Any, *, height: int, width: int) -> list[np.ndarray]:

@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 
 from maskrcnn_benchmark.data.datasets.coco_annotations import FAULTS, AnnotationArrays, convert, join
-from maskrcnn_benchmark.data.datasets.coco_entries import MOST_PIXELS
 from maskrcnn_benchmark.data.datasets.json_stream import UnsplittableError, read_members
 from maskrcnn_benchmark.data.datasets.packed.arrays import PackedAnnotations, PackedStrings, offsets_of
+from maskrcnn_benchmark.data.image_header import check_pixels
 
 _LARGE = 32 << 20  # bytes; a smaller file is parsed at once
 
@@ -144,8 +144,7 @@ def _image(item: Any) -> _Image:
     for key, side in (("height", height), ("width", width)):
         if type(side) not in (int, float) or side != int(side) or side < 1:
             raise ValueError(f"image {image_id} must have a {key} in pixels, got {str(side)[:60]!r}")
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"image {image_id} has {width}x{height} pixels, more than any decoder takes")
+    check_pixels(int(height), int(width), f"image {image_id}")
     if not isinstance(name, str) or "\0" in name:
         raise ValueError(f"image {image_id} must have a file_name that is one, got {str(name)[:60]!r}")
     return image_id, int(height), int(width), name

@@ -16,6 +16,7 @@ from maskrcnn_benchmark.data.datasets.cityscapes_ids import instances_of, read_i
 from maskrcnn_benchmark.data.datasets.class_names import read_class_names
 from maskrcnn_benchmark.data.datasets.coco_json import parse_json
 from maskrcnn_benchmark.data.datasets.folder_dataset import FolderDataset, FolderSource, ImageFile, match_files
+from maskrcnn_benchmark.data.image_header import check_pixels, size_in_header
 from maskrcnn_benchmark.data.image_io import is_truncated
 from maskrcnn_benchmark.structures.polygons import mask_to_polygons
 
@@ -139,7 +140,13 @@ def read_ids(path: Path) -> np.ndarray:
     if header[_COLOUR_TYPE:] != bytes([_PALETTE]):
         return read_instance_ids(path)
     data = path.read_bytes()
-    ids = None if is_truncated(data) else cv2.imdecode(np.frombuffer(_as_grey(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    if (size := size_in_header(data)) is not None:
+        check_pixels(*size, f"mask {path}")
+    grey = np.frombuffer(_as_grey(data), np.uint8)
+    try:
+        ids = None if is_truncated(data) else cv2.imdecode(grey, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        ids = None
     if ids is None or ids.ndim != 2:
         raise ValueError(f"mask {path} is damaged or truncated ({len(data)} bytes); export it again")
     # A decoder stretches grey of 1, 2 or 4 bits to 0 .. 255.

@@ -25,6 +25,7 @@ from maskrcnn_benchmark.data.datasets.annotated_image import (
 from maskrcnn_benchmark.data.datasets.coco_json import parse_json
 from maskrcnn_benchmark.data.datasets.folder_dataset import FolderDataset, FolderSource, ImageFile, match_files
 from maskrcnn_benchmark.data.datasets.image_size import read_image_size
+from maskrcnn_benchmark.data.image_header import check_pixels, size_in_header
 from maskrcnn_benchmark.structures.polygons import mask_to_polygons
 
 _STROKE = 10  # width of a line in pixels
@@ -92,6 +93,7 @@ def read_labelme(file: ImageFile) -> AnnotatedImage:
     size = data.get("imageHeight"), data.get("imageWidth")
     if not all(type(side) is int and side > 0 for side in size):
         size = read_image_size(file.image)
+    check_pixels(*size, f"annotation file {file.annotation}")
     image = AnnotatedImage(size)
     groups: dict[Any, list[tuple[str, list[np.ndarray] | None, np.ndarray]]] = {}
     for number, shape in enumerate(shapes, start=1):
@@ -183,8 +185,10 @@ def _points(points: np.ndarray, shape: dict[str, Any], size: tuple[int, int]) ->
 def _bitmap(points: np.ndarray, shape: dict[str, Any], size: tuple[int, int]) -> list[np.ndarray]:
     """A mask: the corners of its box, and a png of what is inside it."""
     try:
-        data = np.frombuffer(base64.b64decode(shape["mask"], validate=True), dtype=np.uint8)
-        bitmap = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        data = base64.b64decode(shape["mask"], validate=True)
+        if (claimed := size_in_header(data)) is not None:
+            check_pixels(*claimed, "its mask")
+        bitmap = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
     except (binascii.Error, cv2.error):
         bitmap = None
     if bitmap is None:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.packed_dataset import ImageAnnotations
+from maskrcnn_benchmark.data.image_header import check_pixels
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -63,11 +64,11 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[XmlObject], list[
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is not XML.
+        ValueError: when it is not XML, or of a picture with more pixels than any sound one.
     """
     try:
         root = ElementTree.fromstring(path.read_bytes(), parser=ElementTree.XMLParser(target=_PlainTree()))
-    except (ValueError, ElementTree.ParseError) as error:
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: an encoding that is none
         what = "is not valid XML: " if isinstance(error, ElementTree.ParseError) else ""
         raise ValueError(f"annotation file {path}: {what}{error}") from None
     size, objects, faults = None, [], []
@@ -75,6 +76,8 @@ def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[XmlObject], list[
         size = _integer(root, "size/height", least=1), _integer(root, "size/width", least=1)
     except ValueError as error:
         faults.append(str(error))
+    if size is not None:
+        check_pixels(*size, f"annotation file {path}")
     for number, item in enumerate(root.findall("object"), start=1):
         try:
             objects.append(_object(item))

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskrcnn_benchmark.data.image_header import check_pixels, size_in_header
 from maskrcnn_benchmark.data.read_watch import read_bytes
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -55,6 +56,8 @@ def decode_image(data: bytes, *, name: str) -> np.ndarray:
     if is_truncated(data):
         # The decoder would fill the missing rows with grey and go on.
         raise ValueError(f"image {name} is truncated: it has no end marker after {len(data)} bytes; fetch it again")
+    if (size := size_in_header(data)) is not None:
+        check_pixels(*size, f"image {name}")
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), _READ_FLAGS)
     except cv2.error as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode
 
+from tests.data.loader_checks import loader_cfg
 from tests.data.tiny_coco import TinyCoco, write_tiny_coco
 
 
@@ -18,3 +20,9 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyCoco:
     return write_tiny_coco(tmp_path / "tiny")
+
+
+@pytest.fixture
+def cfg(tiny: TinyCoco) -> CfgNode:
+    """Small images and batches of ``tiny``, by the plain loader."""
+    return loader_cfg(tiny)

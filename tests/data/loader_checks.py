@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as global_cfg
@@ -13,6 +14,7 @@ from maskrcnn_benchmark.structures.image_list import ImageList
 from tests.data.tiny_coco import TinyCoco
 
 NAME = "tiny_of_mine"
+MORE_WORKERS_THAN_CORES = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 
 
 def loader_cfg(tiny: TinyCoco, **keys):

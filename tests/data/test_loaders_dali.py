@@ -21,18 +21,18 @@ from maskrcnn_benchmark.data.loaders.dali import DaliDecoder
 from maskrcnn_benchmark.data.loaders.encoded import EncodedBatch, UndecodableError
 from maskrcnn_benchmark.structures.targets import Targets
 from tests.data.loader_checks import (
+    MORE_WORKERS_THAN_CORES,
     OpenCVDecoder,
     assert_same,
     assert_same_samples,
     differences,
     encode,
-    loader_cfg,
     shares_of_two,
     train_batches,
 )
 from tests.data.tiny_coco import TinyCoco
 
-pytestmark = [pytest.mark.extras, pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")]
+pytestmark = [pytest.mark.extras, MORE_WORKERS_THAN_CORES]
 
 MEAN, LARGEST = 0.2, 1  # levels of 0 .. 255, docs/data_loading.md
 
@@ -40,11 +40,6 @@ MEAN, LARGEST = 0.2, 1  # levels of 0 .. 255, docs/data_loading.md
 @pytest.fixture(autouse=True)
 def _needs_dali() -> None:
     pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed: pip install 'maskrcnn_benchmark[dali]'")
-
-
-@pytest.fixture
-def cfg(tiny: TinyCoco):
-    return loader_cfg(tiny)
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,7 @@ def do_train(
     per_iter_end_callback_fn: Callable[[int], bool] | None = None,
     evaluates_after: Callable[[int], bool] | None = None,
     save_in_background: bool = False,
+    before_save: Callable[[], object] | None = None,
     stop: StopSignals | None = None,
 ) -> TrainSummary:
     """Train until the loader ends.
@@ -106,7 +107,7 @@ def do_train(
         per_iter_end_callback_fn: called as ``f(iteration=...)`` after each iteration; True ends the training.
         evaluates_after: whether the callback takes its time after an iteration. If so it is called first thing for the
             iteration that a resumed run begins with, since the interruption may have come before or within it.
-        save_in_background: see Saver.
+        save_in_background, before_save: see Saver.
         stop: asked after each iteration; when it says so, the run is saved after the next update.
 
     Raises:
@@ -147,7 +148,14 @@ def do_train(
         precision.scaler.load_state_dict(arguments["scaler"])
     progress.load_state_dict(arguments.get("meters", {}))
     saver = Saver(
-        checkpointer, checkpoint_period, arguments, model, precision, progress, in_background=save_in_background
+        checkpointer,
+        checkpoint_period,
+        arguments,
+        model,
+        precision,
+        progress,
+        in_background=save_in_background,
+        before=before_save,
     )
     breaks = Breaks(per_iter_end_callback_fn, evaluates_after, stop or StopSignals(), model, saver)
 

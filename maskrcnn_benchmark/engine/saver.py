@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class Saver:
         precision: its loss scale is saved.
         progress: its loss series are saved.
         in_background: write while training goes on.
+        before: called before a checkpoint is written: what belongs to its iteration and those before must be on the
+            disk then, since a run that goes on from it does them not again. Not called when there is no time for it.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Saver:
         progress: TrainProgress,
         *,
         in_background: bool = False,
+        before: Callable[[], object] | None = None,
     ) -> None:
         self.checkpointer = checkpointer
         self.period = period
@@ -46,6 +50,7 @@ class Saver:
         self.precision = precision
         self.progress = progress
         self.in_background = in_background
+        self.before = before
         self.last_saved = arguments["iteration"]
 
     def is_due(self, iteration: int, weights_changed: bool) -> bool:
@@ -76,6 +81,8 @@ class Saver:
         )
         if self.checkpointer is None:
             return
+        if self.before is not None and not at_once:
+            self.before()
         # A finite loss can still have had a gradient that is not.
         if not all(torch.stack([p.detach().isfinite().all() for p in self.model.parameters()]).tolist()):
             raise FloatingPointError(f"the weights are no longer finite at iteration {iteration}; nothing is saved")

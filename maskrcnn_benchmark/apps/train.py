@@ -211,10 +211,11 @@ def build_and_train(
             iterations_per_epoch=iterations_per_epoch,
             sink=run.sink,
             trace=trace,
-        failures=FailureOptions.from_config(cfg),
+            failures=FailureOptions.from_config(cfg),
             per_iter_end_callback_fn=after_iteration,
             evaluates_after=evaluation.is_due if evaluation is not None else None,
             save_in_background=cfg.SOLVER.CHECKPOINT_ASYNC,
+            before_save=tester.task.wait,
             stop=stop,
         )
     return model, summary

@@ -19,6 +19,7 @@ from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.predict import Predictor
 from maskrcnn_benchmark.apps.predict_coco import CocoWriter, coco_writer
 from maskrcnn_benchmark.apps.video import VIDEO_SUFFIXES, VideoReader, video_writer
+from maskrcnn_benchmark.data.image_header import check_pixels, size_in_header
 from maskrcnn_benchmark.data.image_io import is_truncated
 from maskrcnn_benchmark.utils.allocator import keep_pages
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -210,7 +211,12 @@ def read_upright(path: str | os.PathLike[str]) -> np.ndarray:
     data = Path(path).read_bytes()
     if is_truncated(data):
         raise ValueError(f"{path} is truncated: it ends after {len(data)} bytes; copy it again")
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    if (size := size_in_header(data)) is not None:
+        check_pixels(*size, str(path))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
     if image is None:
         raise ValueError(f"{path} is not a picture that OpenCV can read ({len(data)} bytes)")
     return image

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from maskrcnn_benchmark.apps import train as train_app
+from maskrcnn_benchmark.apps import tester, train as train_app
 from maskrcnn_benchmark.checkpoint import checkpointer, files
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.engine.step import TrainStep
@@ -74,7 +74,7 @@ class Moments:
             (JsonLinesSink, "log", "figures"),
             (JsonLinesSink, "rewind", "rewind"),
             (EvaluationLog, "add", "evaluation"),
-            (train_app, "run_tests", "test"),
+            (tester, "run_tests", "test"),
         ):
             self.watch(owner, attribute, name)
 

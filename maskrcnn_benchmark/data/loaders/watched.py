@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -165,7 +166,7 @@ def explain_worker_failure(error: BaseException, workers: str = "") -> str | Non
 
 
 def _init_worker(table: Any, then: Callable[[int], Any] | None, worker: int) -> None:
-    _leave_signals_to_the_run()
+    _obey_the_run_alone()
     watch_own_reads(table, worker)
     if then is not None:
         then(worker)
@@ -188,21 +189,26 @@ def _dismiss_workers(iterator: Any) -> None:
         worker.kill()
 
 
-def _leave_signals_to_the_run() -> None:
-    """Let a worker live on when a scheduler signals all processes of a job: the run ends it when it has saved.
+def _obey_the_run_alone() -> None:
+    """Let a worker live on when a scheduler signals all processes of a job: the run ends it, when it has saved.
 
-    The first SIGTERM may be the scheduler's; the second comes from the run, which waits for its workers at its end.
+    A SIGTERM counts if the training process has sent it, and a SIGUSR1 not at all. Where the system does not tell who
+    sent a signal (macOS), every SIGTERM counts.
     """
-    received = []
+    numbers = {signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
+    if not hasattr(signal, "sigwaitinfo"):
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        return
 
-    def count(number: int, frame: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            os._exit(0)
+    def listen() -> None:
+        while True:
+            received = signal.sigwaitinfo(numbers)
+            if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
+                os._exit(0)
 
-    signal.signal(signal.SIGTERM, count)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for the threads to come as well
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def _name_exit(code: int) -> str:

@@ -6,6 +6,7 @@ one a tensor, and the pickle of the dict, in which tensors refer to records. `to
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -63,6 +64,8 @@ class PredictionsWriter:
 
     def discard(self) -> None:
         """Leave no file."""
+        with contextlib.suppress(OSError):
+            self._zip.close()
         self._file.close()
         self._scratch.unlink(missing_ok=True)
 

@@ -89,8 +89,10 @@ def _class_precisions(drawn: np.ndarray, outcomes: np.ndarray, to_find: np.ndarr
     """
     result = np.zeros((len(drawn), len(outcomes)))
     counted = np.cumsum(drawn, axis=1)
-    # How many must be right to reach each recall; small errors of the product must not ask for one more.
-    needed = np.ceil(_RECALLS * to_find[:, None] - 1e-9).astype(np.int64)  # [B, R]
+    # How many must be right to reach each recall, [B, R]. Some recalls are a last bit larger than they look, so that
+    # the quotient decides, as in COCO's evaluation.
+    needed = np.ceil(_RECALLS * to_find[:, None] - 1e-9).astype(np.int64)
+    needed += needed / np.maximum(to_find, 1)[:, None] < _RECALLS
     needed[to_find == 0] = np.iinfo(np.int32).max
     step = int(to_find.max(initial=0)) + 1
     for t, row in enumerate(outcomes):

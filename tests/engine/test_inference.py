@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import types
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ import torch
 from pycocotools.coco import COCO
 
 from maskrcnn_benchmark.engine import inference as module
+from maskrcnn_benchmark.engine import latency
 from maskrcnn_benchmark.engine.inference import InferenceTimes, compute_on_dataset, gather_predictions, inference
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList
+from tests.engine.inference_processes import SIZES, IndexLoader, Placed
 from tests.engine.stand_ins import RecordingSink, TinyDetector, TinyLoader
+from tests.engine.test_two_processes import start
 
 
 class OneBox(torch.nn.Module):
@@ -71,7 +75,7 @@ class CocoLoader:
 @pytest.fixture
 def messages(monkeypatch):
     found = []
-    monkeypatch.setattr(module.logger, "info", lambda text, *args: found.append(text % args))
+    monkeypatch.setattr(latency.logger, "info", lambda text, *args: found.append(text % args))
     return found
 
 
@@ -100,11 +104,40 @@ def test_latencies_are_percentiles():
     figures = InferenceTimes(seconds, [1] * 200).figures()
     ordered = sorted(seconds)
     assert figures["latency_avg"] == pytest.approx(sum(seconds) / 200)
-    for name, rank in (("latency_90", 180), ("latency_95", 190), ("latency_99", 198)):
+    for name, rank in (("latency_50", 100), ("latency_90", 180), ("latency_95", 190), ("latency_99", 198)):
         # nine of ten are below the 90th percentile, not: the mean of the fastest nine of ten
         assert ordered[rank - 1] <= figures[name] <= ordered[rank]
     assert figures["latency_avg"] < figures["latency_90"] < figures["latency_95"] < figures["latency_99"]
     assert InferenceTimes().figures() == {}
+
+
+def test_latency_of_an_image_is_its_share_of_the_batch():
+    figures = InferenceTimes([4.0, 1.0], [4, 1]).figures()
+    assert figures["latency_avg"] == 2.5
+    assert {figures[f"latency_image_{name}"] for name in ("avg", "50", "99")} == {1.0}
+    single = InferenceTimes([0.5, 0.1, 0.3], [1, 1, 1]).figures()
+    for name in ("avg", "50", "90", "95", "99"):
+        assert single[f"latency_image_{name}"] == single[f"latency_{name}"]
+
+
+def test_warm_up_does_not_count():
+    times = InferenceTimes([100.0, 50.0, 1.0, 3.0], [1, 1, 2, 2], warm_up=2)
+    assert times.figures()["latency_avg"] == 2.0
+    assert times.figures()["latency_99"] < 3.01
+    # A run of nothing but warm-up counts as a whole.
+    assert InferenceTimes([100.0, 50.0], [1, 1], warm_up=2).figures()["latency_avg"] == 75.0
+
+
+def test_throughput_without_the_warm_up(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(latency, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    sink = RecordingSink()
+    for warm_up in (0, 1):
+        inference(OneBox(), CocoLoader(), "tiny_val", device="cpu", sink=sink, warm_up=warm_up, num_resamples=0)
+    (_, without, _), (_, after, _) = sink.rows
+    # The clock is read at the beginning, after the warm-up, and at the end.
+    assert (without["e2e_infer_time"], without["inference_perf_fps"]) == (10, 3 / 10)
+    assert (after["e2e_infer_time"], after["inference_perf_fps"]) == (20, 1 / 10)
 
 
 def test_predictions_of_one_process_are_sorted():
@@ -138,6 +171,60 @@ def test_skipped_evaluation_still_writes_the_results(tmp_path, capsys):
     first = json.loads((tmp_path / "bbox.json").read_text())[0]
     assert {name: first[name] for name in expected} == expected
     assert "Average Precision" not in capsys.readouterr().out
+
+
+def test_a_whole_run_leaves_these_files(tmp_path):
+    inference(OneBox(), CocoLoader(), "tiny_val", device="cpu", output_folder=str(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"bbox.json", "coco_results.pth", "evaluation.json", "predictions.pth"}
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["dataset"], report["kind"], report["num_images"]) == ("tiny_val", "coco", 3)
+
+
+def test_a_deferred_evaluation_gives_the_same(tmp_path):
+    evaluate = inference(
+        OneBox(), CocoLoader(), "tiny_val", device="cpu", output_folder=str(tmp_path / "a"), defer=True
+    )
+    assert not (tmp_path / "a" / "coco_results.pth").exists()
+    assert (tmp_path / "a" / "bbox.json").exists()
+    results, lists = evaluate()
+    expected, expected_lists = inference(
+        OneBox(), CocoLoader(), "tiny_val", device="cpu", output_folder=str(tmp_path / "b"), coco_engine="pycocotools"
+    )
+    assert results.results == expected.results
+    assert lists == expected_lists
+    for name in ("coco_results.pth", "evaluation.json", "bbox.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_an_error_in_the_thread_is_raised(tmp_path, monkeypatch):
+    def fail(self, index, prediction):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module.ResultSpool, "add", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        inference(OneBox(), CocoLoader(), "tiny_val", device="cpu", output_folder=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "processes", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, id="3")], ids=lambda value: str(value)
+)
+def test_several_processes_write_what_one_writes(tmp_path, repository, processes):
+    start("inference_processes", processes, tmp_path, repository)
+    for size in SIZES:
+        together, alone = tmp_path / f"{size}", tmp_path / f"alone{size}"
+        outcome = inference(
+            Placed(), IndexLoader(size), "tiny", ("bbox", "segm"), device="cpu", output_folder=str(alone)
+        )
+        assert len(outcome[1]["bbox"]) == size
+        assert {path.name for path in together.iterdir()} == {path.name for path in alone.iterdir()}
+        for path in alone.iterdir():
+            assert path.read_bytes() == (together / path.name).read_bytes(), path.name
+    # Each rank saw its own images, and no image was seen twice.
+    seen = [torch.load(tmp_path / f"seen{rank}.pth") for rank in range(processes)]
+    for position, size in enumerate(SIZES):
+        assert sorted(index for own in seen for index in own[position]) == [*range(size)]
 
 
 def test_the_logger_has_the_published_name():

@@ -28,6 +28,7 @@ from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.env import setup_environment
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
+from maskrcnn_benchmark.utils.peers import watch_peers
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
@@ -96,6 +97,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     device, notice = build_device(args, cfg)
     make_deterministic(cfg, device)  # before NCCL reads which algorithms it may use
     comm.init_process_group(device)
+    watch_peers()
     validate_agreement(cfg)
     scaled = make_schedule_for_world(cfg, comm.get_world_size())
     validate(cfg, world_size=comm.get_world_size(), training=training, testing=testing)

@@ -1,4 +1,7 @@
-"""What a user sees when something that only the user can mend goes wrong."""
+"""What a user sees when something that only the user can mend goes wrong, and what other failures leave behind.
+
+docs/deployment.md lists the exit statuses.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,67 @@ import contextlib
 import logging
 import os
 import sys
+import time
+import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
+from maskrcnn_benchmark.apps.launcher import is_first_to_say, show_crashes, tell_launcher
+from maskrcnn_benchmark.engine.failures import explain
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
 DEBUG_VARIABLE = "MASKRCNN_DEBUG"
 EXIT_STATUS = 2
+"""Something that the user can mend: the sentence on stderr says what."""
+LOST_STATUS = 3
+"""Another process of the run has gone; it, or the launcher, says why."""
 # What the package raises for a user's mistake. Anything else is our own fault and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError)
+USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError, MemoryError)
+_PAUSE = 3.0  # seconds in which the process that failed, and the launcher, have the word
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """End a program on a user's mistake with ``error: ...`` on stderr and exit status 2; also a decorator.
 
-    The traceback goes to log.txt; with MASKRCNN_DEBUG=1 the exception itself is let through. Ctrl-C ends with 130.
+    The traceback goes to log.txt; with MASKRCNN_DEBUG=1 the exception itself is let through. Ctrl-C ends with 130. Of
+    several processes one says what all of them have to say, and one whose connection to another is lost says so in one
+    line, after the other.
     """
+    show_crashes()
     try:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from the last checkpoint\n")
         raise SystemExit(130) from None
-    except USER_ERRORS as error:
+    except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             raise
-        logger.debug("traceback of the error", exc_info=True)
+        if comm.is_lost_connection(error):
+            _leave_after_another(error)
+        sentence = explain(error) or (describe(error) if isinstance(error, USER_ERRORS) else "")
+        if not sentence:
+            tell_launcher(traceback.format_exc())
+            raise
+        _leave_with(sentence, error)
+
+
+def _leave_with(sentence: str, error: Exception) -> NoReturn:
+    logger.debug("traceback of the error", exc_info=error)
+    tell_launcher(sentence)
+    if is_first_to_say(sentence):
         where = f" (process {comm.get_rank()})" if comm.get_world_size() > 1 else ""
-        sys.stderr.write(f"error{where}: {describe(error)}\n")
-        raise SystemExit(EXIT_STATUS) from error
+        sys.stderr.write(f"error{where}: {sentence}\n")
+    raise SystemExit(EXIT_STATUS) from error
+
+
+def _leave_after_another(error: Exception) -> NoReturn:
+    logger.debug("traceback of the lost connection", exc_info=error)
+    time.sleep(_PAUSE)
+    sys.stderr.write(f"process {comm.get_rank()}: another process of the run has gone, so this one ends\n")
+    raise SystemExit(LOST_STATUS) from error
 
 
 def describe(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     cfg = build_config(args, cfg)
     device, notice = build_device(args, cfg)
     make_deterministic(cfg, device)  # before NCCL reads which algorithms it may use
-    comm.init_process_group(device)
+    make_process_group(cfg, device)
     watch_peers()
     validate_agreement(cfg)
     scaled = make_schedule_for_world(cfg, comm.get_world_size())
@@ -159,6 +159,11 @@ def build_device(args: argparse.Namespace, cfg: CfgNode) -> tuple[torch.device, 
         wanted = _own_gpu(wanted, args.local_rank)
     cfg.MODEL.DEVICE = wanted.type
     return wanted, notice
+
+
+def make_process_group(cfg: CfgNode, device: torch.device) -> None:
+    """Join the other processes, of which none waits longer than PROCESS_TIMEOUT for another."""
+    comm.init_process_group(device, timeout_seconds=cfg.PROCESS_TIMEOUT)
 
 
 def make_deterministic(cfg: CfgNode, device: torch.device) -> None:

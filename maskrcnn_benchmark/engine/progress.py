@@ -81,7 +81,8 @@ class TrainProgress:
         if self.iterations_per_epoch:
             step += (iteration // self.iterations_per_epoch,)
         self.sink.log(step, figures, text={**self.losses.get_dict(), **self.times.get_dict()})
-        self.bar.set_postfix_str(f"loss {self.losses.loss.avg:.4f}")
+        if "loss" in self.losses.meters:  # it is not where every update so far was skipped
+            self.bar.set_postfix_str(f"loss {self.losses.loss.avg:.4f}")
 
     def close(self) -> None:
         """Take the progress bar away."""

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# What gloo, which has no error class, NCCL and the store say when the other end does not answer.
+_LOST = re.compile(
+    r"gloo/transport|Connection (was )?(closed|reset) by|Timed out waiting \d+ ?ms|Broken pipe|ncclRemoteError"
+    r"|remote process exited|failed to (recv|send)"
+)
 
 
 def _in_group() -> bool:
@@ -41,7 +48,7 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def init_process_group(device: torch.device, *, timeout_minutes: float = 60.0) -> None:
+def init_process_group(device: torch.device, *, timeout_seconds: float = 3600.0) -> None:
     """Join the process group that the launcher's environment describes; nothing happens in a world of one.
 
     Tensors on ``device`` travel over NCCL on CUDA and over gloo on the CPU. Gloo is always there beside NCCL, so that
@@ -49,13 +56,19 @@ def init_process_group(device: torch.device, *, timeout_minutes: float = 60.0) -
 
     Args:
         device: where this process computes.
-        timeout_minutes: how long one collective may wait. Long, because evaluation runs on rank 0 alone.
+        timeout_seconds: how long one collective may wait for a process that does not answer. Long, because the first
+            one evaluates alone. A process that has died is noticed at once, by its connection or by the launcher.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or _in_group():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(minutes=timeout_minutes))
+    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
     synchronize()
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an error only says that another process of the run does not answer any more."""
+    return _in_group() and isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
 
 
 def destroy_process_group() -> None:

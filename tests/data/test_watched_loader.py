@@ -160,13 +160,29 @@ def test_a_worker_outlives_the_signals_of_a_scheduler(paths):
     batches = iter(loader)
     next(batches)
     (worker,) = loader._iterator._workers
-    kill = f"import os; [os.kill({worker.pid}, number) for number in ({signal.SIGUSR1:d}, {signal.SIGTERM:d})]"
-    subprocess.run([sys.executable, "-c", kill], check=True)  # somebody else
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        os.kill(worker.pid, number)
     assert [int(batch[0]) for batch in batches] == list(range(1, 8))
     assert worker.is_alive()
-    worker.terminate()
-    worker.join(30)
-    assert worker.exitcode == 0
+
+
+@pytest.mark.slow
+def test_a_program_ends_with_its_workers(repository, paths):
+    """In an error too, where the batches are not gone through, and with a worker that waits for a file."""
+    make_fifo(paths[4])
+    code = """
+import sys
+from tests.data.test_watched_loader import Files
+from maskrcnn_benchmark.data.loaders.watched import WatchedLoader
+batches = iter(WatchedLoader(Files(sys.argv[1:]), batch_size=1, num_workers=2, persistent_workers=True))
+next(batches)
+raise ValueError("a fault of the program")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)], cwd=repository, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ValueError: a fault of the program"
 
 
 SMALL_SHARED_MEMORY = """

@@ -220,7 +220,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path):
     *_, checkpointer = make_run(tmp_path)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    with pytest.raises(FloatingPointError, match="gradients are not finite, although .* iteration 1"):
+    with pytest.raises(FloatingPointError, match=r"gradients are not finite, although .* iteration 1"):
         do_train(model, TinyLoader(1), optimizer, scheduler, checkpointer, CPU, 1, {"iteration": 0})
     assert os.listdir(tmp_path) == []
     assert model.weight.item() == 0

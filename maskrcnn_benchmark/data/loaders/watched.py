@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import multiprocessing.connection
-import os
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -68,6 +68,7 @@ class WatchedLoader(DataLoader):
         self.watch.start()
         if self.num_workers:
             _DEATHS.take_over()
+            _WORKERS.update(getattr(iterator, "_workers", []))
         while True:
             try:
                 with _DEATHS.heard():
@@ -166,7 +167,10 @@ def explain_worker_failure(error: BaseException, workers: str = "") -> str | Non
 
 
 def _init_worker(table: Any, then: Callable[[int], Any] | None, worker: int) -> None:
-    _obey_the_run_alone()
+    # A scheduler signals all processes of a job; the run saves first, and then ends its workers by SIGKILL.
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     watch_own_reads(table, worker)
     if then is not None:
         then(worker)
@@ -179,36 +183,24 @@ def _await_end(iterator: Any) -> None:
         workers[sentinel].join()
 
 
+def _kill(workers: Iterable[Any]) -> None:
+    for worker in list(workers):
+        with contextlib.suppress(ValueError):  # it is closed
+            worker.kill()
+
+
+_WORKERS: weakref.WeakSet[Any] = weakref.WeakSet()
+# At the end of the program multiprocessing sends SIGTERM, to which they do not listen, and waits for them.
+atexit.register(_kill, _WORKERS)
+
+
 def _dismiss_workers(iterator: Any) -> None:
     """End all workers, also those that are stuck."""
     if getattr(iterator, "_worker_pids_set", False):
         # Otherwise torch's signal handler would tell of the dead ones again whenever any process ends.
         signal_handling._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
-    for worker in getattr(iterator, "_workers", []):
-        worker.kill()
-
-
-def _obey_the_run_alone() -> None:
-    """Let a worker live on when a scheduler signals all processes of a job: the run ends it, when it has saved.
-
-    A SIGTERM counts if the training process has sent it, and a SIGUSR1 not at all. Where the system does not tell who
-    sent a signal (macOS), every SIGTERM counts.
-    """
-    numbers = {signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)}
-    if not hasattr(signal, "sigwaitinfo"):
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-        return
-
-    def listen() -> None:
-        while True:
-            received = signal.sigwaitinfo(numbers)
-            if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
-                os._exit(0)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # for the threads to come as well
-    threading.Thread(target=listen, name="signals", daemon=True).start()
+    _kill(getattr(iterator, "_workers", []))
 
 
 def _name_exit(code: int) -> str:

@@ -1,0 +1,81 @@
+"""What test_nonfinite starts in each of two processes; the outcome goes to FOLDER/rank<N>.pth."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from maskrcnn_benchmark.engine.distributed import wrap_model
+from maskrcnn_benchmark.engine.failures import FailureOptions
+from maskrcnn_benchmark.engine.trainer import do_train
+from maskrcnn_benchmark.utils import comm
+from tests.engine.stand_ins import TinyLoader, make_run
+
+CPU = torch.device("cpu")
+
+
+class Told(logging.Handler):
+    """Keeps what is said of skipped updates."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        if "skipped" in record.getMessage():
+            self.lines.append(record.getMessage())
+
+
+def make_loader(*, faulty):
+    """Each process sees every other batch of one image; the one of process 1 in iteration 3 is faulty."""
+    loader = TinyLoader(6, batch_size=1, size=24, offset=comm.get_rank(), stride=2)
+    if faulty:
+        loader.dataset.values[5] = float("nan")
+    return loader
+
+
+def train(folder, **options):
+    model, optimizer, scheduler, _ = make_run(folder)
+    model = wrap_model(model, CPU)
+    arguments = {"iteration": 0}
+    do_train(model, make_loader(faulty=True), optimizer, scheduler, None, CPU, 0, arguments, **options)
+    return model, arguments
+
+
+def plain(folder):
+    """One process with both images, which leaves the third update out."""
+    model, optimizer, scheduler, _ = make_run(folder)
+    for iteration, (images, targets, _) in enumerate(TinyLoader(6, batch_size=2, size=24), 1):
+        optimizer.zero_grad()
+        sum(model(images, targets).values()).backward()
+        if iteration != 3:
+            optimizer.step()
+        scheduler.step()
+    return model
+
+
+def flat(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def main(folder):
+    comm.init_process_group(CPU)
+    told = Told()
+    logging.getLogger("maskrcnn_benchmark").addHandler(told)
+    model, arguments = train(folder, failures=FailureOptions(nonfinite="skip"))
+    outcome = {"weights": flat(model), "plain": flat(plain(folder)), "skips": arguments["skips"], "told": told.lines}
+    try:
+        train(folder)
+    except FloatingPointError as error:
+        outcome["stopped"] = str(error)
+    torch.save(outcome, folder / f"rank{comm.get_rank()}.pth")
+    comm.synchronize()
+    comm.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

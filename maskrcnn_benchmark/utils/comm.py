@@ -62,7 +62,12 @@ def init_process_group(device: torch.device, *, timeout_seconds: float = 3600.0)
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or _in_group():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    # One store serves all restarts of torchrun, and still holds the addresses of the processes that have died.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
     synchronize()
 
 

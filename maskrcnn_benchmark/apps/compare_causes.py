@@ -71,8 +71,8 @@ _RULES = (
     _Rule(r"environment\.(PYTHONHASHSEED|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|MASKRCNN_REQUIRE_EXT)", (), 0, ""),
     _Rule(r"environment\.\w+", _NUMERIC, 60, "libraries choose kernels, or the order of sums, by it"),
     _Rule(
-        r"config\.values\.(OUTPUT_DIR|SAVE_CHECKPOINT|CPU_THREADS|AMP_VERBOSE|PATHS_CATALOG|MLPERF\..*|DATALOADER\.NUM_WORKERS|"
-        r"SOLVER\.(LOG_PERIOD|CHECKPOINT_\w+|TEST_PERIOD)|DATASETS\.DATA_DIR)",
+        r"config\.values\.(OUTPUT_DIR|SAVE_CHECKPOINT|CPU_THREADS|AMP_VERBOSE|PATHS_CATALOG|MLPERF\..*|PROCESS_TIMEOUT|"
+        r"DATALOADER\.(NUM_WORKERS|TIMEOUT)|SOLVER\.(LOG_PERIOD|CHECKPOINT_\w+|TEST_PERIOD)|DATASETS\.DATA_DIR)",
         (),
         0,
         "changes no bit of the run",  # CPU_THREADS does where it changes execution.threads

@@ -34,12 +34,12 @@ from maskrcnn_benchmark.apps.manifest_facts import (
     execution_facts,
     flatten,
     gather_processes,
-    hide_secrets,
     make_config_facts,
     make_data_facts,
     make_weights_facts,
     name_odd_processes,
     program_facts,
+    without_secrets,
 )
 from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.engine.precision import Precision
@@ -96,11 +96,12 @@ class RunRecord:
         if not self.folder:
             return self.trace
         iteration = arguments["iteration"]
-        model = getattr(model, "module", model)
         with _only_warning(TRACE_FILE):
             path = os.path.join(self.folder, TRACE_FILE)
             ids = getattr(loader.dataset, "id_to_img_map", None)
             self.trace = Trace(path, iteration=iteration, image_ids=ids)
+            if not iteration:
+                self.trace.write_weights(0, model)
         with _only_warning(MANIFEST_FILE):
             facts = {
                 "program": program_facts(),
@@ -111,19 +112,9 @@ class RunRecord:
                 },
                 "config": make_config_facts(cfg),
                 "data": make_data_facts(cfg, loader.dataset),
+                "weights": make_weights_facts(cfg, self.trace.digests.get(0)),
             }
-            before = self._earlier() if iteration else {}
-            facts["weights"] = before.get("facts", {}).get("weights") if iteration else make_weights_facts(cfg, model)
-            if not iteration and facts["weights"]:
-                self.trace.write_digest(0, facts["weights"]["initial_sha256"])
-            self.content = {
-                "format": MANIFEST_FORMAT,
-                "trace": {"file": TRACE_FILE, "format": TRACE_FORMAT},
-                "facts": before.get("facts", facts),
-                "starts": [*before.get("starts", ()), _describe_start(iteration, before.get("facts", facts), facts)],
-                "end": None,
-            }
-            self._write()
+            self._write_start(iteration, facts)
         logger.debug("Manifest and trace were begun in %.3f s", time.perf_counter() - begin)
         return self.trace
 
@@ -150,17 +141,29 @@ class RunRecord:
             }
             self._write()
 
-    def _write(self) -> None:
-        text = hide_secrets(orjson.dumps(self.content, option=orjson.OPT_INDENT_2).decode())
-        write_atomically(os.path.join(self.folder, MANIFEST_FILE), lambda file: file.write(text.encode() + b"\n"))
-
-    def _earlier(self) -> dict[str, Any]:
-        """The manifest of the starts before; {} where there is none that can be read."""
+    def _write_start(self, iteration: int, facts: dict[str, Any]) -> None:
+        """Write the manifest with one more start, or that of a new run in the place of an old one's."""
         try:
-            return read_manifest(self.folder)
-        except (OSError, ValueError) as error:
-            logger.warning("The manifest begins anew: %s", error)
-            return {}
+            before = read_manifest(self.folder)  # a file of that name that is none of ours stays: this raises
+        except FileNotFoundError:
+            before = {}
+        if not iteration:
+            before = {}
+        first = before.get("facts", facts)
+        if before:
+            facts["weights"] = first["weights"]  # a run that goes on has read a checkpoint
+        self.content = {
+            "format": MANIFEST_FORMAT,
+            "trace": {"file": TRACE_FILE, "format": TRACE_FORMAT},
+            "facts": first,
+            "starts": [*before.get("starts", ()), _describe_start(iteration, first, facts)],
+            "end": None,
+        }
+        self._write()
+
+    def _write(self) -> None:
+        text = orjson.dumps(without_secrets(self.content), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        write_atomically(os.path.join(self.folder, MANIFEST_FILE), lambda file: file.write(text))
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
@@ -187,8 +190,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 
 def _describe_start(iteration: int, first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    # As it will be read back: hidden secrets are no change.
-    old, new = (flatten(orjson.loads(hide_secrets(orjson.dumps(facts).decode()))) for facts in (first, now))
+    # As it will be read back: hidden secrets and tuples are no change.
+    old, new = (flatten(orjson.loads(orjson.dumps(without_secrets(facts)))) for facts in (first, now))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return {
         "time": _now(),

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import orjson
 import torch
-from torch import nn
 from yacs.config import CfgNode
 
 import maskrcnn_benchmark
@@ -22,7 +21,7 @@ from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.ops import backend_info
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.collect_env import collect_machine, collect_variables, collect_versions
-from maskrcnn_benchmark.utils.digest import digest_file, digest_tensors
+from maskrcnn_benchmark.utils.digest import digest_file
 
 PACKAGE = Path(maskrcnn_benchmark.__file__).resolve().parent
 GIT_SECONDS = 5.0  # a checkout on a slow file system must not hold up a run for longer
@@ -49,6 +48,15 @@ def hide_secrets(text: str) -> str:
     return _ADDRESS.sub(lambda found: found.group(1) + found.group(2), text)
 
 
+def without_secrets(tree: Any) -> Any:
+    """A tree of plain values with `hide_secrets` of every text in it."""
+    if isinstance(tree, dict):
+        return {key: without_secrets(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [without_secrets(value) for value in tree]
+    return hide_secrets(tree) if isinstance(tree, str) else tree
+
+
 def make_config_facts(cfg: CfgNode) -> dict[str, Any]:
     """The whole config, flat, and its hash.
 
@@ -66,11 +74,16 @@ def make_data_facts(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
     return {"train": dict(zip(cfg.DATASETS.TRAIN, describe_datasets(dataset), strict=True))}
 
 
-def make_weights_facts(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-    """MODEL.WEIGHT, with its file's content where it is a path, and what training begins with after it was loaded."""
+def make_weights_facts(cfg: CfgNode, initial: str | None) -> dict[str, Any]:
+    """MODEL.WEIGHT, with its file's content where it is a path.
+
+    Args:
+        cfg: reads MODEL.WEIGHT.
+        initial: digest of the weights that training begins with, after that file was loaded; None: not known.
+    """
     path = os.path.expanduser(cfg.MODEL.WEIGHT)
     file = digest_file(path) if os.path.isfile(path) else None
-    return {"file": cfg.MODEL.WEIGHT, "file_sha256": file, "initial_sha256": digest_tensors(model.state_dict())}
+    return {"file": cfg.MODEL.WEIGHT, "file_sha256": file, "initial_sha256": initial}
 
 
 def program_facts() -> dict[str, Any]:

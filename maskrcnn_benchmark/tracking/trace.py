@@ -84,12 +84,8 @@ class Trace:
         on from the checkpoint finds it.
         """
         if self.path is not None and iteration not in self.digests:
-            self.write_digest(iteration, digest_tensors(getattr(model, "module", model).state_dict()))
-
-    def write_digest(self, iteration: int, digest: str) -> None:
-        """Write the digest of the weights where it is known already."""
-        self.digests[iteration] = digest
-        self._append([{"iteration": iteration, "weights": digest}], sync=True)
+            digest = self.digests[iteration] = digest_tensors(getattr(model, "module", model).state_dict())
+            self._append([{"iteration": iteration, "weights": digest}], sync=True)
 
     def _append(self, lines: Sequence[Mapping[str, Any]], *, sync: bool = False) -> None:
         if self.path is None or not lines:

@@ -124,7 +124,7 @@ def test_without_an_output_folder_nothing_is_written(runs, monkeypatch, tmp_path
 def test_secrets_stay_out(runs, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("NCCL_ALGO", "Ring")
-    address = "https://me:hunter2@host/weights.pth?token=hunter2&x=1"
+    address = 'https://me:hunter2@host/weights.pth?token=hunter2&x=1"\\'  # quotes that JSON has to escape
     monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "MODEL.WEIGHT", address])
     runs.train("secret", "--skip-test", "--max_steps", "1", MLPERF__ORG=address)
     text = (runs.path("secret") / "manifest.json").read_text()
@@ -229,6 +229,15 @@ def test_a_processor_that_is_not_described(monkeypatch):
     assert machine["processor"]
     assert machine["vector_extensions"] == ""
     assert collect_env._driver_version() == ""
+
+
+def test_a_file_of_somebody_elses_stays(runs):
+    folder = runs.path("web_page")
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "A web page", "icons": []}')
+    runs.train("web_page", "--skip-test", "--max_steps", "1")
+    assert "A web page" in (folder / "manifest.json").read_text()
+    assert "manifest.json is not complete: " in (folder / "log.txt").read_text()
 
 
 def test_a_manifest_that_is_no_json_is_named(tmp_path):

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from maskrcnn_benchmark.apps import tester, train as train_app
+from maskrcnn_benchmark.apps import tester
+from maskrcnn_benchmark.apps import train as train_app
 from maskrcnn_benchmark.checkpoint import checkpointer, files
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.engine.step import TrainStep

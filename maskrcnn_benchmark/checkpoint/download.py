@@ -8,16 +8,14 @@ import http.client
 import logging
 import os
 import re
-import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from maskrcnn_benchmark.checkpoint.files import write_atomically
+from maskrcnn_benchmark.checkpoint.web import BLOCK, fetch_rest
 from maskrcnn_benchmark.utils import comm
 
 try:
@@ -28,11 +26,9 @@ except ImportError:  # Windows: two processes may then both download; each still
 logger = logging.getLogger("maskrcnn_benchmark.checkpoint")
 
 CACHE_VARIABLE = "MASKRCNN_CACHE"
-BLOCK = 1 << 20
-TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3
-PROGRESS_PERIOD = 5.0  # seconds
 _LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_ADDRESS_SIGNS = "/:?=&%~+,;@!$'()*[]"  # every other character is written as %XX
 _CHECKSUM = re.compile(r"(sha256|md5)=([0-9a-fA-F]+)")
 _LENGTHS = {"sha256": 64, "md5": 32}
 
@@ -56,15 +52,27 @@ class Checksum:
 def cache_folder() -> Path:
     """Where downloads are kept: $MASKRCNN_CACHE, else $XDG_CACHE_HOME/maskrcnn_benchmark, else below ~/.cache."""
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "maskrcnn_benchmark"
 
 
 def cached_path(url: str) -> Path:
-    """Where the file of an address lies in the cache: below weights/, in folders named as in the address."""
-    parts = urllib.parse.urlsplit(url)
-    steps = [step for step in [parts.netloc.rpartition("@")[2], *parts.path.split("/")] if step]
+    """Where the file of an address lies in the cache: below weights/, in folders named as in the address.
+
+    Raises:
+        ValueError: it is no http(s) address of a file.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path.strip("/") != ""
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError(f"{url[:200]!r} is no address of a file, such as https://example.org/weights.pth")
+    if "@" in parts.netloc:
+        raise ValueError("an address with a user or password in it is not fetched; fetch the file and name its path")
+    steps = [step for step in [parts.netloc, *parts.path.split("/")] if step]
     if parts.query:
         steps[-1] = f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}-{steps[-1]}"
     # Nothing that a file system could take for another folder, and no name longer than it allows.
@@ -85,7 +93,8 @@ def fetch(url: str, *, known: str = "") -> Path:
     Raises:
         ValueError: the content has another checksum. OSError: it cannot be fetched; the message names the remedy.
     """
-    address, _, fragment = url.partition("#")
+    url, fragment = urllib.parse.urldefrag(url)
+    address = urllib.parse.quote(url, safe=_ADDRESS_SIGNS)
     checksum = _parse(fragment, url) or _parse(known, url) or _torch_checksum(address)
     path = cached_path(address)
     _on_one(lambda: comm.get_rank() == 0, lambda: _provide(address, path, checksum))
@@ -142,10 +151,12 @@ def _is_whole(path: Path, checksum: Checksum | None) -> bool:
 def _download(url: str, path: Path, checksum: Checksum | None) -> None:
     part = path.with_name(f"{path.name}.part")
     logger.info("Downloading %s to %s", url, path)
+    if checksum is None and not url.startswith("https:"):
+        logger.warning("%s is neither encrypted nor has it a checksum: add #sha256=... to the address", url)
     for attempt in range(1, ATTEMPTS + 1):
         before = part.stat().st_size if part.is_file() else 0
         try:
-            _fetch_rest(url, part)
+            fetch_rest(url, part, needs_length=checksum is None)
             break
         except urllib.error.HTTPError as error:
             part.unlink(missing_ok=True)
@@ -162,55 +173,14 @@ def _download(url: str, path: Path, checksum: Checksum | None) -> None:
             raise OSError(
                 f"{part} cannot be written ({error.strerror or error}); set {CACHE_VARIABLE} to a folder with space"
             ) from error
+        except ValueError as error:  # what cannot be asked for, or not be kept
+            part.unlink(missing_ok=True)
+            raise ValueError(f"{url} cannot be downloaded: {error}; {_remedy(path)}") from error
     if checksum is not None and (found := checksum.check(part)):
         part.unlink()
         raise ValueError(f"{url} has {checksum.algorithm} {found} instead of {checksum.digest}, and was not kept")
     _note_of(path).unlink(missing_ok=True)
     os.replace(part, path)
-
-
-def _fetch_rest(url: str, part: Path) -> None:
-    """Append what is missing of a file, or all of it where the server's content may have changed since."""
-    validator = part.with_name(f"{part.name}.etag")
-    headers = {"User-Agent": "maskrcnn_benchmark"}
-    if part.is_file() and validator.is_file():
-        headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": validator.read_text(encoding="latin-1")}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
-        if url.startswith("https:") and not response.url.startswith("https:"):
-            raise urllib.error.URLError(f"it is redirected to {response.url}, which is not encrypted")
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        start = part.stat().st_size if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
-        with open(part, "ab" if resumed else "wb") as file:
-            _keep_validator(validator, response.headers)
-            _copy(response, file, start, total, os.path.basename(url))
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and part.stat().st_size != total:
-        raise ConnectionError(f"{part.stat().st_size} of {total} bytes arrived")
-    validator.unlink(missing_ok=True)
-
-
-def _copy(response: IO[bytes], file: IO[bytes], done: int, total: int | None, name: str) -> None:
-    next_line = time.monotonic() + PROGRESS_PERIOD
-    while block := response.read(BLOCK):
-        file.write(block)
-        done += len(block)
-        if time.monotonic() >= next_line:
-            next_line = time.monotonic() + PROGRESS_PERIOD
-            share = f" ({100 * done // total} %)" if total else ""
-            logger.info("%s: %.0f MB%s", name, done / 1e6, share)
-
-
-def _keep_validator(path: Path, headers: Any) -> None:
-    """Keep what tells a later request whether the content is still the same; weak tags do not."""
-    tag = headers.get("ETag") or ""
-    value = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-    if value:
-        path.write_text(value, encoding="latin-1")
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _remedy(path: Path) -> str:

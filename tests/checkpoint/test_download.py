@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 from pathlib import Path
 
 import pytest
 import torch
 
-from maskrcnn_benchmark.checkpoint import Checkpointer, DetectronCheckpointer, download
+from maskrcnn_benchmark.checkpoint import Checkpointer, DetectronCheckpointer, download, web
 from maskrcnn_benchmark.checkpoint.download import cached_path, fetch
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config.paths_catalog import ModelCatalog
@@ -36,9 +37,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if mode == "missing":
             self.send_error(404, "Not Found")
             return
-        if mode == "redirect":
+        if mode == "redirect" or "://" in mode:
             self.send_response(302)
-            self.send_header("Location", "/elsewhere.pth")
+            self.send_header("Location", mode if "://" in mode else "/elsewhere.pth")
             self.end_headers()
             return
         start = 0
@@ -49,7 +50,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(server.content) - start))
+        if start:
+            end = len(server.content) - 1
+            self.send_header("Content-Range", f"bytes {start - (mode == 'shifted')}-{end}/{end + 1}")
+        if mode != "endless":
+            self.send_header("Content-Length", str(10**13 if mode == "huge" else len(server.content) - start))
         if server.tag:
             self.send_header("ETag", server.tag)
         self.end_headers()
@@ -62,7 +67,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """A server in a thread; ``modes`` are used up request by request: whole, cut, missing, redirect."""
+    """A server in a thread; ``modes`` are used up request by request: whole, cut, missing, redirect, an address to
+    redirect to, huge, endless or shifted.
+    """
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.content, server.tag, server.modes, server.requests = CONTENT, '"one"', [], []
         server.url = f"http://127.0.0.1:{server.server_address[1]}/models/R-50.pkl"
@@ -148,7 +155,7 @@ def test_a_damaged_file_is_named_and_fetched_again(server, monkeypatch):
     path.write_bytes(CONTENT[:-1] + b"x")
     assert fetch(server.url).read_bytes() == CONTENT
     assert len(server.requests) == 2
-    assert f"{path} is damaged" in warnings[0]
+    assert any(f"{path} is damaged" in warning for warning in warnings)
 
 
 def test_a_file_put_there_by_hand_needs_no_network(cache):
@@ -209,6 +216,105 @@ def test_redirects_are_followed(server):
     assert [request["path"] for request in server.requests] == ["/models/R-50.pkl", "/elsewhere.pth"]
 
 
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data://x", "gopher://x/y"])
+def test_nobody_is_redirected_off_the_web(server, cache, place):
+    server.modes = [place]
+    with pytest.raises(OSError, match=r"R-50\.pkl cannot be downloaded") as error:
+        fetch(server.url)
+    assert place in str(error.value)
+    assert files_in(cache) == []
+
+
+def test_nobody_is_redirected_from_https_to_http():
+    request = web.urllib.request.Request("https://example.org/a")
+    with pytest.raises(urllib.error.URLError, match="not encrypted"):
+        web._Redirects().redirect_request(request, None, 302, "Found", {}, "http://example.org/a")
+    assert web._Redirects().redirect_request(request, None, 302, "Found", {}, "https://example.org/b") is not None
+
+
+def test_redirects_in_a_circle_end(server, cache):
+    server.modes = ["redirect"] * 50
+    with pytest.raises(OSError, match="cannot be downloaded"):
+        fetch(server.url)
+    assert len(server.requests) <= 1 + web.MOST_REDIRECTS
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://x/y", "http://", "http:///x", "http://x", "http://[/y", "x"]
+)
+def test_only_addresses_of_files_on_the_web(cache, url):
+    with pytest.raises(ValueError, match="no address of a file"):
+        fetch(url)
+
+
+def test_addresses_are_quoted(server):
+    assert fetch(f"{server.url}/a b/\u00fc$(touch pwned)`x`.pth").read_bytes() == CONTENT
+    assert server.requests[0]["path"] == "/models/R-50.pkl/a%20b/%C3%BC$(touch%20pwned)%60x%60.pth"
+
+
+def test_a_file_of_unknown_length_needs_a_checksum(server, cache):
+    server.modes = ["endless"] * 2
+    with pytest.raises(ValueError, match=r"does not say how long it is, so add #sha256="):
+        fetch(server.url)
+    assert files_in(cache) == []
+    assert fetch(f"{server.url}#sha256={SHA256}").read_bytes() == CONTENT
+
+
+def test_a_file_larger_than_any_weights_is_refused(server, cache):
+    server.modes = ["huge"]
+    with pytest.raises(ValueError, match=r"has 10000000000000 bytes, and weights have \d+ at most"):
+        fetch(server.url)
+    assert files_in(cache) == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_comes(server, cache, monkeypatch):
+    monkeypatch.setattr(web.shutil, "disk_usage", lambda path: FullDisk())
+    with pytest.raises(
+        OSError, match=r"part cannot be written \(1 MB are to come, 0 MB are free\); set MASKRCNN_CACHE"
+    ):
+        fetch(server.url)
+    assert files_in(cache) == []
+
+
+class FullDisk:
+    free = 1000
+
+
+def test_another_part_than_was_asked_for_is_not_appended(server, cache):
+    server.modes = ["cut", "shifted"]
+    with pytest.raises(OSError, match="another part than it was asked for"):
+        fetch(server.url)
+    assert fetch(server.url).read_bytes() == CONTENT
+
+
+def test_a_server_that_trickles_is_left(monkeypatch, tmp_path):
+    clock = iter(range(0, 10**6, 20))
+    monkeypatch.setattr(web.time, "monotonic", lambda: next(clock))
+
+    class Trickle:
+        def read1(self, size):
+            return b"x"
+
+    with (tmp_path / "part").open("wb") as file, pytest.raises(TimeoutError, match="bytes came in 60 s"):
+        web._copy(Trickle(), file, 0, None, "name")
+
+
+def test_neither_encrypted_nor_checked_is_told(server, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(download.logger, "warning", lambda message, *args: warnings.append(message % args))
+    fetch(f"{server.url}?a=1#sha256={SHA256}")
+    assert warnings == []
+    fetch(server.url)
+    assert len(warnings) == 1
+    assert "R-50.pkl is neither encrypted nor has it a checksum" in warnings[0]
+
+
+def test_no_password_is_shown(cache):
+    with pytest.raises(ValueError, match="user or password") as error:
+        fetch("http://me:secret@nowhere.invalid/a.pth")
+    assert "secret" not in str(error.value)
+
+
 def test_a_missing_page(server, cache):
     server.modes = ["missing"]
     with pytest.raises(OSError, match=r"cannot be downloaded: 404 Not Found; .*MODEL\.WEIGHT ''"):
@@ -218,9 +324,9 @@ def test_a_missing_page(server, cache):
 
 def test_without_a_network_the_error_names_the_place(monkeypatch):
     def refuse(*args, **kwargs):
-        raise download.urllib.error.URLError("Name or service not known")
+        raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(web.urllib.request.HTTPSHandler, "https_open", refuse)
     name = "catalog://ImageNetPretrained/MSRA/R-50"
     for checkpointer in (Checkpointer(Skeleton({"a": [1]})), DetectronCheckpointer(defaults, Skeleton({"a": [1]}))):
         with pytest.raises(OSError, match=r"Name or service not known.*MODEL\.WEIGHT ''") as error:
@@ -233,7 +339,7 @@ def test_a_full_disk_is_named(server, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download, "_copy", fail)
+    monkeypatch.setattr(web, "_copy", fail)
     with pytest.raises(
         OSError, match=r"R-50\.pkl\.part cannot be written \(No space left on device\); set MASKRCNN_CACHE"
     ):

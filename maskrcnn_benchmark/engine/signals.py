@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -16,8 +15,6 @@ import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.utils import comm
-
-logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 EXIT_STATUS = 75
 """The program was told to stop and has saved its state: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -104,17 +101,11 @@ class StopSignals:
 
     @contextlib.contextmanager
     def exits(self) -> Iterator[None]:
-        """Ends the program with ``EXIT_STATUS`` when it was told to stop, whatever that did to the other processes."""
+        """Ends the program with ``EXIT_STATUS`` where ``Interrupted`` comes out."""
         try:
             yield
         except Interrupted:
             raise SystemExit(EXIT_STATUS) from None
-        except RuntimeError as error:
-            if not self.requested or comm.get_world_size() == 1:
-                raise
-            # Another process has left already, and the connection with it.
-            logger.debug("after %s", self.name, exc_info=True)
-            raise SystemExit(EXIT_STATUS) from error
 
     @contextlib.contextmanager
     def _mode(self, *, deferred: bool) -> Iterator[None]:

@@ -331,3 +331,18 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, messages, monkeypatch)
     monkeypatch.setattr("maskrcnn_benchmark.checkpoint.lock.fcntl.lockf", refuse)
     FolderLock(str(tmp_path)).close()
     assert "No locks available" in messages["warning"][0]
+
+
+@pytest.mark.gpu
+def test_a_copy_from_a_gpu_is_of_the_moment_of_the_call(tmp_path):
+    """Work queued before it is waited for, what comes after does not reach it."""
+    device = torch.device("cuda")
+    tensor = torch.ones(64, 3, 256, 256, device=device).to(memory_format=torch.channels_last)
+    for _ in range(50):
+        tensor.mul_(1.01)
+    expected = tensor.clone()
+    copied = copy_to_host({"a": tensor})["a"]
+    tensor.zero_()
+    assert copied.device.type == "cpu"
+    assert copied.stride() == tensor.stride()
+    assert torch.equal(copied, expected.cpu())

@@ -43,13 +43,7 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         cfg: the config tree with its defaults; stays as it is.
     """
     report = read_report(args.bundle)
-    cfg = cfg.clone()
-    cfg.merge_from_file(os.path.join(args.bundle, "config.yml"))
-    if args.dtype:
-        cfg.DTYPE = args.dtype
-    device = torch.device(args.device or (cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"))
-    cfg.MODEL.DEVICE = device.type
-    cfg.freeze()
+    cfg, device = build_setting(args, cfg)
     precision = Precision.from_config(cfg, device)
     model = precision.place_model(build_detection_model(cfg), device)
     model.load_state_dict(read_weights(os.path.join(args.bundle, "model.pth")))
@@ -62,6 +56,18 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     seed_step(report["seed"], report["iteration"], report["process"])
     for line in replay(model, images, targets, precision):
         sys.stdout.write(f"{line}\n")
+
+
+def build_setting(args: argparse.Namespace, cfg: CfgNode) -> tuple[CfgNode, torch.device]:
+    """The config of the bundle with what the options change, and the device."""
+    cfg = cfg.clone()
+    cfg.merge_from_file(os.path.join(args.bundle, "config.yml"))
+    if args.dtype:
+        cfg.DTYPE = args.dtype
+    device = torch.device(args.device or (cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"))
+    cfg.MODEL.DEVICE = device.type
+    cfg.freeze()
+    return cfg, device
 
 
 def read_report(bundle: str) -> dict[str, Any]:

@@ -29,10 +29,15 @@ class OnnxDetector:
     Args:
         path: of the .onnx file; what it needs to know is in its metadata.
         providers: of onnxruntime, for instance ["CUDAExecutionProvider", "CPUExecutionProvider"].
+        num_threads: of the processor; 0 takes all cores.
     """
 
-    def __init__(self, path: str, providers: list[str] | None = None) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=providers or ["CPUExecutionProvider"])
+    def __init__(self, path: str, providers: list[str] | None = None, num_threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        self.session = onnxruntime.InferenceSession(
+            path, sess_options=options, providers=providers or ["CPUExecutionProvider"]
+        )
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise ValueError(f"{path} has no metadata {METADATA_KEY!r}: it was not written by tools/export.py")

@@ -5,10 +5,10 @@
 #
 # --part fetches that part only, and may be given several times. An interrupted download goes on; what is there and
 # intact is not fetched again. With "verify" or "extract" only that step runs.
-# COCO_URL: another place to fetch from (default http://images.cocodataset.org).
+# COCO_URL: another place to fetch from (default http://images.cocodataset.org). PYTHON: what unpacks (default python3).
 set -euo pipefail
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+HERE="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=scripts/download_lib.sh
 source "$HERE/scripts/download_lib.sh"
 COCO_URL="${COCO_URL:-http://images.cocodataset.org}"
@@ -73,7 +73,10 @@ extract() {
     local part name
     for part in "${PARTS[@]}"; do
         name="$(basename "$(path_of "$part")")"
-        unzip -q -o "$name" || { echo "$PWD/$name cannot be unpacked; run this again without \"extract\"." >&2; exit 1; }
+        "$PYTHON" "$HERE/scripts/unpack_zip.py" "$name" . || {
+            echo "$PWD/$name cannot be unpacked; run this again without \"extract\"." >&2
+            exit 1
+        }
     done
     echo "EXTRACTION COMPLETE"
 }
@@ -97,9 +100,10 @@ while (($#)); do
 done
 [[ -n "$DIR" ]] || usage
 ((${#PARTS[@]})) || PARTS=(train val annotations)
-need md5sum unzip
-mkdir -p "$DIR"
-cd "$DIR"
+need md5sum
+need_python
+mkdir -p -- "$DIR"
+cd -- "$DIR"
 case "$STEP" in
     all)
         check_room

@@ -7,7 +7,7 @@
 # WEIGHTS_URL: another place to fetch from.
 set -euo pipefail
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+HERE="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 # shellcheck source=scripts/download_lib.sh
 source "$HERE/scripts/download_lib.sh"
 WEIGHTS_URL="${WEIGHTS_URL:-https://dl.fbaipublicfiles.com/detectron/ImageNetPretrained/MSRA}"
@@ -17,8 +17,8 @@ if (($# > 1)) || [[ "${1:-}" == -* ]]; then
     exit 2
 fi
 need md5sum
-mkdir -p "${1:-.}"
-cd "${1:-.}"
+mkdir -p -- "${1:-.}"
+cd -- "${1:-.}"
 if ! is_intact "$HERE/weights.md5" R-50.pkl; then
     require_room $(($(size_of "$WEIGHTS_URL/R-50.pkl") - $(bytes_in R-50.pkl)))
     fetch "$WEIGHTS_URL/R-50.pkl" R-50.pkl

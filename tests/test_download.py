@@ -7,6 +7,7 @@ import http.server
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import zipfile
 from functools import partial
@@ -16,12 +17,25 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FETCHERS = ("wget", "curl")
-TOOLS = ("bash", "md5sum", "unzip", "df", "awk", "grep", "tr", "wc", "cat", "mkdir", "basename", "dirname")
+TOOLS = ("bash", "md5sum", "df", "awk", "grep", "tr", "wc", "cat", "mkdir", "basename", "dirname")
 ARCHIVES = {
     "train": "zips/train2017.zip",
     "val": "zips/val2017.zip",
     "annotations": "annotations/annotations_trainval2017.zip",
 }
+
+AWKWARD = (
+    'it\'s "it"',
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a;touch pwned",
+    "-rf",
+    "two\nlines",
+    "ü é 漢",
+    "* ?[a]",
+    "~",
+    "a\\b",
+)
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, TOOLS)), reason=f"needs {', '.join(tool for tool in TOOLS if not shutil.which(tool))}"
@@ -63,7 +77,7 @@ class Mirror:
     def __init__(self, folder: Path, fetcher: str) -> None:
         self.folder, self.served, self.target = folder, folder / "served", folder / "a folder" / "data"
         (folder / "scripts").mkdir()
-        for name in ("download_dataset.sh", "download_weights.sh", "scripts/download_lib.sh"):
+        for name in ("download_dataset.sh", "download_weights.sh", "scripts/download_lib.sh", "scripts/unpack_zip.py"):
             shutil.copy(REPOSITORY / name, folder / name)
         hashes = []
         for name in ARCHIVES.values():
@@ -80,14 +94,15 @@ class Mirror:
         self.programs.mkdir()
         for tool in (*TOOLS, fetcher):
             (self.programs / tool).symlink_to(shutil.which(tool))
+        (self.programs / "python3").symlink_to(sys.executable)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeHandler, directory=self.served))
         self.server.asked = []
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def run(self, *arguments, script="download_dataset.sh"):
+    def run(self, *arguments, script="download_dataset.sh", **variables):
         address = f"http://127.0.0.1:{self.server.server_port}"
         environment = {"PATH": str(self.programs), "COCO_URL": address, "WEIGHTS_URL": address, "no_proxy": "127.0.0.1"}
-        environment |= {"HOME": str(self.folder), "LC_ALL": "C"}
+        environment |= {"HOME": str(self.folder), "LC_ALL": "C"} | variables
         return subprocess.run(
             ["bash", str(self.folder / script), *map(str, arguments)],
             env=environment,
@@ -197,11 +212,40 @@ def test_an_archive_that_cannot_be_unpacked_fails(mirror):
     assert "val2017.zip cannot be unpacked" in done.stderr
 
 
+def test_an_archive_that_leads_out_of_the_folder_fails(mirror):
+    mirror.target.mkdir(parents=True)
+    with zipfile.ZipFile(mirror.target / "val2017.zip", "w") as archive:
+        archive.writestr("val2017/../../../pwned", "x")
+    done = mirror.run(mirror.target, "extract", "--part", "val")
+    assert done.returncode == 1
+    assert "does not lie inside the archive's own folder" in done.stderr
+    assert [path.name for path in mirror.target.iterdir()] == ["val2017.zip"]
+
+
+def test_folders_with_awkward_names(mirror):
+    for name in AWKWARD:
+        done = mirror.run(mirror.folder / name, "--part", "val")
+        assert done.returncode == 0, done.stderr
+        assert (mirror.folder / name / "val2017" / "file").exists()
+        assert mirror.run(mirror.folder / name, script="download_weights.sh").returncode == 0
+        assert (mirror.folder / name / "R-50.pkl").exists()
+    assert not list(mirror.folder.rglob("pwned"))
+
+
+def test_another_folder_of_that_name_elsewhere(mirror, monkeypatch):
+    (mirror.folder / "elsewhere" / "data").mkdir(parents=True)
+    (mirror.folder / "data").mkdir()
+    done = mirror.run("data", "--part", "val", CDPATH=str(mirror.folder / "elsewhere"))
+    assert done.returncode == 0, done.stderr
+    assert (mirror.folder / "data" / "val2017.zip").exists()
+    assert not any((mirror.folder / "elsewhere" / "data").iterdir())
+
+
 def test_a_missing_program_is_named(mirror):
-    (mirror.programs / "unzip").unlink()
+    (mirror.programs / "python3").unlink()
     done = mirror.run(mirror.target)
     assert done.returncode == 1
-    assert "unzip is needed and was not found" in done.stderr
+    assert "python3 is needed and was not found" in done.stderr
     for fetcher in FETCHERS:
         (mirror.programs / fetcher).unlink(missing_ok=True)
     done = mirror.run(script="download_weights.sh")

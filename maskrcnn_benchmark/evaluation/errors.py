@@ -150,8 +150,14 @@ def weigh_errors(matching: Matching, errors: Errors) -> dict[str, float]:
     to_find = np.bincount(truth.categories[~truth.is_crowd], minlength=num_classes)
     used = to_find > 0
 
+    by_score = np.argsort(-scores, kind="stable")
+
     def average(keep: np.ndarray, is_right: np.ndarray, labels: np.ndarray, objects: np.ndarray) -> float:
-        own = [_average_precision(labels[keep], scores[keep], is_right[keep], objects, k) for k in np.flatnonzero(used)]
+        kept = by_score[keep[by_score]]
+        order = kept[np.argsort(labels[kept], kind="stable")]
+        bounds = np.searchsorted(labels[order], np.arange(num_classes + 1))
+        outcomes = is_right[order]
+        own = [_average_precision(outcomes[bounds[k] : bounds[k + 1]], objects[k]) for k in np.flatnonzero(used)]
         defined = [value for value in own if value is not None]
         return float(np.mean(defined)) if defined else 0.0
 
@@ -170,18 +176,17 @@ def weigh_errors(matching: Matching, errors: Errors) -> dict[str, float]:
     return {name: value if name == "AP50" else max(value, 0.0) for name, value in lost.items()}
 
 
-def _average_precision(
-    labels: np.ndarray, scores: np.ndarray, is_right: np.ndarray, to_find: np.ndarray, k: int
-) -> float | None:
-    """AP of class k; 0 where all its objects are gone but detections are left, None where nothing is left."""
-    own = labels == k
-    if not to_find[k]:
-        return 0.0 if own.any() else None
-    order = np.argsort(-scores[own], kind="stable")
-    right = np.flatnonzero(is_right[own][order])
+def _average_precision(is_right: np.ndarray, num_objects: int) -> float | None:
+    """AP of one class, whose detections descend by score.
+
+    0 where all its objects are gone but detections are left, None where nothing is left.
+    """
+    if not num_objects:
+        return 0.0 if len(is_right) else None
+    right = np.flatnonzero(is_right)
     num_right = np.arange(1, len(right) + 1)
     best = np.maximum.accumulate((num_right / (right + 1))[::-1])[::-1]
-    places = np.searchsorted(num_right / to_find[k], _RECALLS)
+    places = np.searchsorted(num_right / num_objects, _RECALLS)
     return float(np.append(best, 0.0)[np.minimum(places, len(best))].mean())
 
 

@@ -160,8 +160,10 @@ launch() {
         [[ ${#NODE_OPTS[@]} -gt 0 ]] || NODE_OPTS=(--standalone)
         # A batch system may send USR1 to every process; torchrun then tells its own, instead of leaving them alone.
         export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+        local launcher=(-m torch.distributed.run)
+        ((MOST_NODES == 1)) || launcher=("$ROOT/scripts/launch.py")
         command=(
-            "$PYTHON" -u -m torch.distributed.run "${NODE_OPTS[@]}" --nproc_per_node="$GPU"
+            "$PYTHON" -u "${launcher[@]}" "${NODE_OPTS[@]}" --nproc_per_node="$GPU"
             "$ROOT/scripts/worker.py" "$tool"
         )
     fi

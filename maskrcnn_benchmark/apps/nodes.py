@@ -79,7 +79,7 @@ def tell_of_own_folders(folder: str) -> None:
     seen = comm.all_gather(token.exists())
     if comm.is_main_process():
         token.unlink()
-    if not all(seen):
+    if comm.is_main_process() and not all(seen):
         blind = [str(rank) for rank, sees in enumerate(seen) if not sees]
         logger.warning(
             "OUTPUT_DIR %s is not one folder on all nodes (not for process %s): checkpoints, logs and results lie on "

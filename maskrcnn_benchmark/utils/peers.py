@@ -15,6 +15,7 @@ import os
 import secrets
 import selectors
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Mapping
@@ -33,21 +34,47 @@ _UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EH
 def watch_peers() -> None:
     """End this process, with status 3, when a node cannot be reached for MASKRCNN_PEER_TIMEOUT seconds (40; 0: never).
 
-    With one node, or where the kernel has no such time limit for connections, nothing happens. Call it on all
-    processes, after ``init_process_group``.
+    With one node, or where the kernel has no such limit for connections, nothing happens. Call it on all processes,
+    after ``init_process_group``.
 
     Raises:
         ValueError: MASKRCNN_PEER_TIMEOUT is no number of seconds.
     """
-    timeout_s = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_S))
-    if not timeout_s.isdigit():
-        raise ValueError(f"{TIMEOUT_VARIABLE} must be a whole number of seconds, 0 for never, got {timeout_s!r}")
-    is_needed = comm.get_world_size() > comm.get_local_world_size() and int(timeout_s) > 0
-    if not all(comm.all_gather(is_needed and hasattr(socket, "TCP_USER_TIMEOUT"))):
+    timeout_s = peer_timeout_s()
+    is_needed = comm.get_world_size() > comm.get_local_world_size() and timeout_s > 0
+    if not all(comm.all_gather(is_needed)):
         return
-    connections = _meet(int(timeout_s))
+    connections = _meet(timeout_s)
     if connections:
         threading.Thread(target=_watch, args=(connections,), name="peers", daemon=True).start()
+
+
+def peer_timeout_s() -> int:
+    """Seconds without an answer after which a node counts as lost; 0 where nobody is to watch, or nobody can.
+
+    Raises:
+        ValueError: MASKRCNN_PEER_TIMEOUT is no number of seconds.
+    """
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_S))
+    if not text.isdigit():
+        raise ValueError(f"{TIMEOUT_VARIABLE} must be a whole number of seconds, 0 for never, got {text!r}")
+    return int(text) if hasattr(socket, "TCP_USER_TIMEOUT") else 0  # Linux has that
+
+
+def limit_silence(timeout_s: int) -> None:
+    """Let all present connections of this process, whoever made them, break after so many seconds without an answer."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # it was closed in between, or is no connection
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                _limit_silence_of(os.dup(descriptor), timeout_s)
+
+
+def _limit_silence_of(descriptor: int, timeout_s: int) -> None:
+    """Set the limit of a connection over the internet's protocols, and close this descriptor of it."""
+    with socket.socket(fileno=descriptor) as connection:
+        is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM
+        if is_tcp and connection.getpeername():
+            _keep_asking(connection, timeout_s)
 
 
 def _meet(timeout_s: int) -> dict[socket.socket, int]:
@@ -71,6 +98,7 @@ def _meet(timeout_s: int) -> dict[socket.socket, int]:
     if listener is not None:
         found = _accept(listener, token, num_connected)
     for each in found:
+        each.settimeout(None)
         _keep_asking(each, timeout_s)
     return found
 
@@ -99,7 +127,6 @@ def _keep_asking(connection: socket.socket, timeout_s: int) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_s * 1000)
-    connection.settimeout(None)
 
 
 def _watch(connections: Mapping[socket.socket, int]) -> None:

@@ -73,11 +73,15 @@ class TwoHosts:
             "MASTER_ADDR": f"{SUBNET}.1", "MASTER_PORT": str(PORT), "GLOO_SOCKET_IFNAME": "cable",
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        output = self.folder / f"printed{len(self.running)}"
         command = ["ip", "netns", "exec", self.names[node], "bash", str(REPOSITORY / "scripts" / script), *words]
+        return self.run(command, own | environment)
+
+    def run(self, command, environment):
+        """Run a program beside the hosts."""
+        output = self.folder / f"printed{len(self.running)}"
         with output.open("w") as file:
             program = subprocess.Popen(
-                command, env=os.environ | own | environment, stdin=subprocess.DEVNULL, stdout=file,
+                command, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=file,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         program.output = output
@@ -95,13 +99,12 @@ class TwoHosts:
         return [pid for pid in pids if is_trainer(pid)]
 
     def kill_host(self, node):
-        """Everything on it ends at once, without a farewell to anybody: first the cable, as with a power cut."""
-        ip("-n", self.names[node], "link", "set", "cable", "down")
+        """Power off: everything on it ends at once, and nobody is told."""
+        self.set_cable("down")
         for pid in ip("netns", "pids", self.names[node]).stdout.split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         wait_for(lambda: not ip("netns", "pids", self.names[node]).stdout.split(), "the host to be empty")
-        ip("-n", self.names[node], "link", "set", "cable", "up")
 
 
 def is_trainer(pid):
@@ -109,7 +112,7 @@ def is_trainer(pid):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
         above = Path(f"/proc/{parent}/cmdline").read_bytes()
-        return any(word.endswith(b"worker.py") for word in words[:3]) and b"torch.distributed.run" in above
+        return any(word.endswith(b"worker.py") for word in words[:3]) and b"scripts/launch.py" in above
     return False
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from tests.apps.tiny_run import CONFIG, DATA_KEYS, OPTIONS
 from tests.data.tiny_coco import write_tiny_coco
-from tests.e2e.network_namespaces import REPOSITORY, TwoHosts, finish, require_namespaces, wait_for
+from tests.e2e.network_namespaces import REPOSITORY, SUBNET, TwoHosts, finish, printed, require_namespaces, wait_for
+from tests.test_slurm import Slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -39,19 +43,23 @@ def hosts(tmp_path, monkeypatch):
         yield both
 
 
-def words(data, **changes):
+def words(data, *, script="train.sh", **changes):
+    config = data.root / "tiny.yaml"  # train.sh draws pictures after the demo's own
+    shutil.copy(CONFIG, config)
     keys = {**RUN, "DATASETS.CUSTOM": str(data.custom("tiny")), **changes}
-    return [str(CONFIG), "--skip-test", *(str(word) for pair in keys.items() for word in pair)]
+    flags = ["--skip-test"] if script == "train.sh" else []
+    return [str(config), *flags, *(str(word) for pair in keys.items() for word in pair)]
 
 
-def run_here(data, results, *, processes, copy_of="", **changes):
+def run_here(data, results, *, processes, script="train.sh", **changes):
     """The same run on this machine alone."""
     environment = {
         "PYTHON": sys.executable, "SKIP_SETUP": "1", "RESULTS": str(results), "GPU": str(processes),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
+    arguments = words(data, script=script, **changes)
     done = subprocess.run(
-        ["bash", str(REPOSITORY / "scripts" / "train.sh"), *words(data, **changes)], env=os.environ | environment,
+        ["bash", str(REPOSITORY / "scripts" / script), *arguments], env=os.environ | environment,
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -117,6 +125,8 @@ def test_a_node_that_comes_back_costs_no_bit(hosts, data, reference, tmp_path):
     wait_until(folders[0], 17, first, second)
     hosts.kill_host(1)
     finish(second, status=-signal.SIGKILL)
+    wait_for(lambda: "cannot be reached" in log_of(folders[0]), "node 0 to notice", programs=[first])
+    hosts.set_cable("up")
     again = hosts.start(1, words(data), folders[2], NNODES="2")
     finish(first, again)
     assert_equal_bits(weights(folders[0]), reference)
@@ -153,3 +163,68 @@ def test_a_node_goes_on_alone_by_the_rule(hosts, data, tmp_path):
     final = torch.load(results / "model_final.pth", weights_only=True)
     assert final["iteration"] == ITERATIONS
     assert final["progress"]["earlier"] == [[2, 2, before]]
+
+
+def test_a_short_cut_is_sat_out(hosts, data, reference, tmp_path):
+    results = tmp_path / "shared"
+    nodes = [hosts.start(node, words(data), results, NNODES="2") for node in (0, 1)]
+    wait_until(results, 17, *nodes)
+    hosts.set_cable("down")
+    time.sleep(8)
+    hosts.set_cable("up")
+    finish(*nodes)
+    assert_equal_bits(weights(results), reference)
+    assert len(re.findall("Start training at iteration", log_of(results))) == 1
+
+
+def test_a_long_cut_ends_the_node_and_the_job_goes_on_when_it_is_back(hosts, data, reference, tmp_path):
+    """The cut node ends by itself with a clear sentence; started again, as batch systems do, it costs no bit."""
+    folders = [tmp_path / "node0", tmp_path / "node1"]
+    nodes = [hosts.start(node, words(data), folders[node], NNODES="2") for node in (0, 1)]
+    wait_until(folders[0], 17, *nodes)
+    hosts.set_cable("down")
+    wait_for(lambda: nodes[1].poll() is not None, "the cut node to end", programs=nodes[:1])
+    assert "the node of process 0 cannot be reached" in printed(nodes[1])
+    assert "start every node with the same NNODES" in printed(nodes[1]).splitlines()[-1]
+    hosts.set_cable("up")
+    nodes[1] = hosts.start(1, words(data), folders[1], NNODES="2")
+    finish(*nodes)
+    assert_equal_bits(weights(folders[0]), reference)
+    assert "the node of process 1 cannot be reached" in log_of(folders[0])
+
+
+def test_two_nodes_evaluate_as_one_process(hosts, data, tmp_path):
+    """The model lies on node 0 alone."""
+    trained, here, empty = tmp_path / "trained", tmp_path / "here", tmp_path / "node1"
+    run_here(data, trained, processes=1, **{"SOLVER.MAX_ITER": 4})
+    shutil.copytree(trained, here)
+    low = {"MODEL.ROI_HEADS.SCORE_THRESH": 0.0}  # a model that has hardly learned finds something too
+    run_here(data, here, processes=1, script="eval.sh", **low, **{"TEST.IMS_PER_BATCH": 1})
+    nodes = [
+        hosts.start(node, words(data, script="eval.sh", **low), folder, script="eval.sh", NNODES="2")
+        for node, folder in enumerate((trained, empty))
+    ]
+    finish(*nodes)
+    for name in ("bbox.json", "segm.json"):
+        found, wanted = (json.loads((folder / "inference" / "tiny" / name).read_text()) for folder in (trained, here))
+        assert len(wanted) > 0
+        assert found == wanted
+
+
+def test_a_slurm_job_goes_on_where_it_was_told_to_stop(hosts, data, reference, tmp_path):
+    """Slurm's own programs are stubs; the nodes, the signal and the training are real."""
+    slurm, results = Slurm(tmp_path, [f"{SUBNET}.1", f"{SUBNET}.2"]), tmp_path / "shared"
+    environment = {
+        **slurm.environment, "SLURM_HOSTS": " ".join(hosts.names), "SLURM_SUBMIT_DIR": str(REPOSITORY),
+        "RESULTS": str(results), "PYTHON": sys.executable, "SKIP_SETUP": "1", "GPU": "1", "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "cable",
+    }  # fmt: skip
+    job = hosts.run([str(REPOSITORY / "scripts" / "slurm" / "train.sbatch"), *words(data)], environment)
+    wait_until(results, 17, job)
+    job.send_signal(signal.SIGUSR1)
+    finish(job, status=75)
+    assert slurm.told("scontrol") == ["requeue 4711"]
+    assert not (results / "model_final.pth").exists()
+    (slurm.folder / "tasks").unlink()
+    finish(hosts.run([str(REPOSITORY / "scripts" / "slurm" / "train.sbatch"), *words(data)], environment))
+    assert_equal_bits(weights(results), reference)

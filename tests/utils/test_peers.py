@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from maskrcnn_benchmark.utils.peers import watch_peers
+from maskrcnn_benchmark.utils.peers import limit_silence, watch_peers
 
 # Two processes that say they are on nodes of their own; the second one leaves first, as processes may.
 RUN = """
 import sys, threading, time, torch
 from maskrcnn_benchmark.utils import comm
-from maskrcnn_benchmark.utils.peers import watch_peers
+from maskrcnn_benchmark.utils.peers import limit_silence, watch_peers
 comm.init_process_group(torch.device("cpu"))
 watch_peers()
 is_watching = [thread.name for thread in threading.enumerate()].count("peers")
@@ -71,3 +72,19 @@ def test_the_time_is_a_number(monkeypatch):
     monkeypatch.setenv("MASKRCNN_PEER_TIMEOUT", "soon")
     with pytest.raises(ValueError, match=r"MASKRCNN_PEER_TIMEOUT must be a whole number of seconds.*'soon'"):
         watch_peers()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's time limit for connections is Linux's")
+def test_connections_of_others_get_the_limit_too():
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as one:
+        other, _ = listener.accept()
+        with other, socket.socketpair()[0] as unrelated:
+            before = set(os.listdir("/proc/self/fd"))
+            limit_silence(44)
+            assert set(os.listdir("/proc/self/fd")) == before
+            for end in (one, other):
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 44000
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert end.gettimeout() is None
+            assert unrelated.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        one.sendall(b"x")  # it was not closed

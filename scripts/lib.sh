@@ -2,6 +2,7 @@
 # What the scripts share; source it, do not run it. Sets ROOT, and the functions below set the names they mention.
 # No "set -u" in the scripts: bash 3.2 and 4.3 take an empty "${array[@]}" for an unset name.
 
+unset CDPATH # with which "cd results" may lead to another folder of that name
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 # shellcheck source=scripts/nodes_lib.sh
 source "$ROOT/scripts/nodes_lib.sh"
@@ -72,6 +73,9 @@ choose_config() {
     if [[ -z "$CONFIG" || ! -f "$CONFIG" ]]; then
         die "The config file '$CONFIG' does not exist, neither here nor below $ROOT." \
             "The published ones are in $ROOT/configs; the demo is configs/demo/mask_rcnn_R_18_FPN_shapes.yaml."
+    fi
+    if [[ "$CONFIG" == -* ]]; then
+        CONFIG="./$CONFIG" # which no program takes for an option
     fi
     FLAGS=()
     while [[ $# -gt 0 && ! "$1" =~ ^[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*$ ]]; do

@@ -178,6 +178,12 @@ def test_files_and_text(dataset: CityScapesDataset, tmp_path: Path, caplog) -> N
     assert lines[10].split() == ["segm", "AP", "AP50"]
     assert lines[19].split() == ["average", f"{segm['AP']:.4f}", f"{segm['AP50']:.4f}"]
     assert json.loads((tmp_path / "cityscapes_results.json").read_text()) == figures.results
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["kind"], report["figures"]) == ("cityscapes", figures.results)
+    for task, own in report["tasks"].items():
+        assert [entry["AP50"] for entry in own["classes"]] == [
+            figures.results[task][f"AP50-{entry['name']}"] for entry in own["classes"]
+        ]
     written = json.loads((tmp_path / "segm.json").read_text())
     assert written == results["segm"]
     assert {row["image_id"] for row in written} == {dataset.ids[0], dataset.ids[1], dataset.ids[3]}

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from maskrcnn_benchmark.data.datasets.json_stream import UnsplittableError, read_items
 from maskrcnn_benchmark.evaluation.columns import Detections
 from maskrcnn_benchmark.evaluation.fast_coco import FastCocoEval
 from maskrcnn_benchmark.evaluation.ground_truth import read_coco
@@ -123,6 +124,14 @@ def test_an_annotation_without_what_is_evaluated():
         fast(coco, results["bbox"], "bbox")
 
 
+def test_annotations_without_iscrowd():
+    coco, results = random_coco(2, crowds=0.0)
+    expected = reference(coco, results["bbox"], "bbox")
+    for annotation in coco.dataset["annotations"]:
+        del annotation["iscrowd"]
+    assert_equal(fast(coco, results["bbox"], "bbox"), expected)
+
+
 def test_columns_give_the_list_back(tmp_path):
     _, results = random_coco(1)
     for iou_type, own in results.items():
@@ -134,6 +143,17 @@ def test_columns_give_the_list_back(tmp_path):
         (tmp_path / "results.json").write_text(json.dumps(own))
         assert Detections.read(tmp_path / "results.json", iou_type).to_list() == own
     assert Detections.from_list([], "segm").to_list() == []
+
+
+def test_a_file_is_read_in_pieces(tmp_path):
+    _, results = random_coco(1)
+    (tmp_path / "segm.json").write_text(json.dumps(results["segm"]))
+    pieces = list(read_items(tmp_path / "segm.json", piece=500))
+    assert len(pieces) > 10
+    assert [result for piece in pieces for result in piece] == results["segm"]
+    (tmp_path / "segm.json").write_text(json.dumps(results["segm"])[:-1])
+    with pytest.raises(UnsplittableError):
+        list(read_items(tmp_path / "segm.json", piece=500))
 
 
 def test_a_file_of_something_else(tmp_path):

@@ -178,6 +178,11 @@ def test_files_and_text(dataset: PascalVOCDataset, tmp_path: Path, caplog) -> No
     assert lines[12] == "dog             : 1.0000"
     assert len(lines) == 21
     assert json.loads((tmp_path / "voc_results.json").read_text()) == figures.results
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (report["kind"], report["figures"]) == ("voc", figures.results)
+    for entry in report["tasks"]["bbox"]["classes"]:
+        assert entry["AP"] == figures.results["bbox"][f"AP-{entry['name']}"]
+        assert entry["AP_area"] == figures.results["bbox"][f"AP_area-{entry['name']}"]
     assert json.loads((tmp_path / "bbox.json").read_text()) == results["bbox"]
     assert results["bbox"][0]["image_id"] == "000007"
     assert results["bbox"][0]["category_id"] == 12

@@ -26,6 +26,7 @@ from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, 
 from maskrcnn_benchmark.engine.failures import FailureOptions
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import seed_step
+from maskrcnn_benchmark.engine.signals import EXIT_STATUS as STOPPED_STATUS
 from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -41,7 +42,11 @@ METADATA = {"BBOX_mAP": None, "MASK_mAP": None, "e2e_train_time": "s", "train_pe
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of tools/train_net.py."""
-    parser = argparse.ArgumentParser(description="Train a detector on DATASETS.TRAIN, then evaluate it")
+    parser = argparse.ArgumentParser(
+        description="Train a detector on DATASETS.TRAIN, then evaluate it",
+        epilog="A run that was interrupted goes on from its last checkpoint in OUTPUT_DIR when it is started again. SIGTERM "
+        f"and SIGUSR1 save the state first and end with status {STOPPED_STATUS}.",
+    )
     add_common_arguments(parser, config_file="", json_summary="dllogger.out")
     parser.add_argument("--max_steps", type=int, default=0, metavar="N", help="replaces SOLVER.MAX_ITER")
     parser.add_argument("--skip-test", action="store_true", help="do not evaluate at the end")

@@ -126,13 +126,18 @@ def start(argv: list[str], folder: Path, *, moment: int = 0, seconds: float = 0.
 
 
 def choose_kills(names: list[str], number: int, generator: random.Random) -> list[int]:
-    """Numbers of moments, each of another kind as long as there are any; each third is 0, for a random time."""
-    kinds = sorted(set(names) - {"within write", "before evaluation"})
+    """Numbers of moments, each of another kind as long as there are any; each third is 0, for a random time.
+
+    The first is within the writing of a checkpoint, the second when the figures of the last evaluation are not noted.
+    """
+    kinds = sorted(set(names))
     generator.shuffle(kinds)
-    kinds += ["before evaluation", "within write"]  # first of all: half a checkpoint, and an evaluation not noted yet
+    first = [choose_moment(names, "within write", generator), len(names) - names[::-1].index("before evaluation")]
     chosen = []
     for index in range(number):
-        if index % 3 == 2:
+        if index < len(first):
+            chosen.append(first[index])
+        elif index % 3 == 2:
             chosen.append(0)
         else:
             chosen.append(choose_moment(names, kinds.pop() if kinds else generator.choice(names), generator))

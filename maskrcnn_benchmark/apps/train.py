@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of tools/train_net.py."""
     parser = argparse.ArgumentParser(
         description="Train a detector on DATASETS.TRAIN, then evaluate it",
-        epilog="A run that was interrupted goes on from its last checkpoint in OUTPUT_DIR when it is started again. SIGTERM "
-        f"and SIGUSR1 save the state first and end with status {STOPPED_STATUS}.",
+        epilog="A run that was interrupted goes on from its last checkpoint in OUTPUT_DIR when it is started again. "
+        f"SIGTERM and SIGUSR1 save the state first and end with status {STOPPED_STATUS}.",
     )
     add_common_arguments(parser, config_file="", json_summary="dllogger.out")
     parser.add_argument("--max_steps", type=int, default=0, metavar="N", help="replaces SOLVER.MAX_ITER")

@@ -59,7 +59,7 @@ def test_what_a_user_has_set_stays(restored, monkeypatch):
 def test_nccl_finds_its_algorithm_when_the_processes_meet(restored, monkeypatch):
     found = {}
 
-    def meet(device):
+    def meet(device, **keywords):
         found.update(os.environ)
         raise InterruptedError
 

@@ -68,7 +68,8 @@ def _leave_with(sentence: str, error: Exception) -> NoReturn:
 def _leave_after_another(error: Exception) -> NoReturn:
     logger.debug("traceback of the lost connection", exc_info=error)
     time.sleep(_PAUSE)
-    sys.stderr.write(f"process {comm.get_rank()}: another process of the run has gone, so this one ends\n")
+    rank = os.environ.get("RANK", comm.get_rank())
+    sys.stderr.write(f"process {rank}: another process of the run has gone ({describe(error)}), so this one ends\n")
     raise SystemExit(LOST_STATUS) from error
 
 

@@ -86,7 +86,7 @@ def save_bundle(folder: str, faulty: Faulty, model: nn.Module, loader: Any, *, m
             file.write(faulty.config_text)
         with open(os.path.join(path, "report.json"), "w", encoding="utf-8") as file:
             json.dump(_report(faulty, loader, left_out), file, indent=1)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever it is, it must not hide the failure, nor keep other processes waiting
         logger.warning("no debug bundle could be written below %s (%s)", folder, error)
         return ""
     return path

@@ -192,7 +192,7 @@ def explain(error: BaseException) -> str | None:
         return reason
     if not ran_out_of_memory(error) or (isinstance(error, MemoryError) and str(error)):
         return None
-    on_gpu = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
+    on_gpu = torch.cuda.is_available() and (isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error))
     device = torch.device("cuda" if on_gpu else "cpu")
     lower = "TEST.IMS_PER_BATCH or SOLVER.IMS_PER_BATCH" + ("" if on_gpu else ", or DATALOADER.NUM_WORKERS")
     return f"out of memory ({describe_memory(device) or str(error).splitlines()[0]}); lower {lower}"

@@ -61,7 +61,7 @@ def assert_down(outcome):
     # one that only sees the broken connection says so in one line, or not at all when the launcher is faster
     lines = [line for line in outcome.output.splitlines() if "another process of the run has gone" in line]
     assert len(lines) <= 1
-    assert outcome.output.count("Connection closed by peer") == 0
+    assert outcome.output.count("Connection closed by peer") <= len(lines)
 
 
 def test_a_killed_process_ends_the_job(tmp_path, repository):

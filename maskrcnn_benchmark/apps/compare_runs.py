@@ -32,7 +32,8 @@ EQUAL, DIFFERENT = 0, 1  # exit statuses; 2, that of a user's mistake, says that
 
 _DESCRIPTION = """Compare two output folders of tools/train_net.py: manifest, trace, last checkpoint, evaluation.
 Exit status: 0 the runs are equal bit for bit; 1 they differ; 2 they cannot be compared."""
-_RESULTS = ("bbox.json", "segm.json", "keypoints.json")
+# Files of an evaluation, first what was detected, then what was made of it.
+_RESULTS = ("bbox.json", "segm.json", "keypoints.json", "box_proposals.pth", "evaluation.json")
 _SHOWN = 8  # causes
 
 
@@ -195,10 +196,11 @@ def _describe_losses(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 def _compare_evaluations(a: RunFiles, b: RunFiles) -> Parting | None:
     """Compare result files that both have, then the figures of the last evaluation."""
-    for path in sorted(Path(a.folder).glob("inference/*/*.json")):
-        other = Path(b.folder, path.relative_to(a.folder))
-        if path.name in _RESULTS and other.is_file() and path.read_bytes() != other.read_bytes():
-            return Parting(EVALUATION, None, f"training is equal, but {path.relative_to(a.folder)} differs")
+    for folder in sorted(Path(a.folder).glob("inference/*")):
+        for path in (folder / name for name in _RESULTS):
+            other = Path(b.folder, path.relative_to(a.folder))
+            if path.is_file() and other.is_file() and path.read_bytes() != other.read_bytes():
+                return Parting(EVALUATION, None, f"training is equal, but {path.relative_to(a.folder)} differs")
     figures = [(run.manifest or {}).get("end") or {} for run in (a, b)]
     first, second = (end.get("evaluation") or {} for end in figures)
     for task in first.keys() & second.keys():

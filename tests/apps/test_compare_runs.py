@@ -121,11 +121,12 @@ def test_a_tensor_of_a_checkpoint_that_differs_in_one_bit(runs, other):
 
 
 def test_an_evaluation_that_differs(runs, other):
-    path = other / "inference" / "tiny" / "bbox.json"
-    path.write_text(path.read_text() + "\n")
-    status, report = runs.compare("whole", other.name)
-    assert status == 1
-    assert "training is equal, but inference/tiny/bbox.json differs" in report
+    for name in ("evaluation.json", "bbox.json"):  # the cause comes before what follows from it
+        path = other / "inference" / "tiny" / name
+        path.write_text(path.read_text() + "\n")
+        status, report = runs.compare("whole", other.name)
+        assert status == 1
+        assert f"training is equal, but inference/tiny/{name} differs" in report
 
 
 def test_an_evaluation_on_the_way_that_differs(runs, other):

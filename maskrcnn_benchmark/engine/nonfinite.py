@@ -63,8 +63,8 @@ class UpdateGuard:
         """
         assert self._bad is not None
         bad = comm.reduce_tensor(self._bad.float(), average=False) > 0
-        if not scaled:
-            bad = bad | ~nn.utils.get_total_norm(gradients, float("inf")).to(bad.device).isfinite()
+        if gradients and not scaled:
+            bad = bad | ~_are_finite(gradients).to(bad.device)
         if not self.keeps_on and self.dropped is not None:
             bad = bad | (self.dropped > 0)
         if scaled and gradients:
@@ -92,6 +92,15 @@ class UpdateGuard:
     def is_noticed(self) -> bool:
         """Whether the last update was dropped, as far as the host knows without waiting: on a GPU it does not."""
         return self.dropped is not None and self.dropped.device.type == "cpu" and bool(self.dropped)
+
+
+def _are_finite(gradients: Sequence[Tensor]) -> Tensor:
+    """Whether all numbers of all gradients are finite, 0-d bool on their device."""
+    if gradients[0].device.type == "cpu":
+        # NaN and infinity are the extremes of their tensor; on a CPU found in a tenth of the time of that norm.
+        extremes = [extreme for gradient in gradients for extreme in torch.aminmax(gradient)]
+        return torch.stack(extremes).isfinite().all()
+    return nn.utils.get_total_norm(gradients, float("inf")).isfinite()  # a few kernels for all of them
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ class TrainStep:
     ) -> None:
         if accumulate_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATE_STEPS must be 1 or more, got {accumulate_steps}")
-        if precision.scaler.is_enabled() or skip_nonfinite:
-            # The scaler skips the first updates until its scale fits; the schedule counts them, as published.
-            warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
+        # The schedule counts updates that are dropped, as published for those that the scaler skips until it fits.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

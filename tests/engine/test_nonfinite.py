@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
@@ -176,6 +177,18 @@ def test_a_loss_scaler_leaves_the_update_out_too(tmp_path):
     assert bool(weights(model).isfinite().all())
     # the updates that the scaler leaves out while it looks for its scale are not counted
     assert arguments["skips"] == {"total": 1, "in_a_row": 0}
+
+
+@pytest.mark.parametrize("length", [1, 7, 1000, 100_003])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
+def test_one_number_anywhere_is_found(length, value):
+    guard = UpdateGuard(nn.Identity(), keeps_on=True)
+    generator = torch.Generator().manual_seed(0)
+    for place in {0, length // 2, length - 1}:
+        gradients = [torch.randn(3, generator=generator), torch.randn(length, generator=generator)]
+        gradients[1][place] = value
+        guard.watch(torch.tensor(1.0))
+        assert bool(guard.judge(gradients, scaled=False)) == (not math.isfinite(value))
 
 
 def test_running_statistics_go_back():

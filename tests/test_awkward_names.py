@@ -85,9 +85,9 @@ def test_a_folder_of_that_name_elsewhere(checkout: Checkout) -> None:
     assert call[call.index("OUTPUT_DIR") + 1] == str(folder / "results")
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "$(touch pwned)"])
-def test_the_tools_themselves(tmp_path: Path, name: str) -> None:
-    """Names that are not there, to the real programs: one sentence that holds the name, and nothing else happens."""
+def test_the_tools_themselves(tmp_path: Path) -> None:
+    """A name that is not there, to the real programs: one sentence that holds the name, and nothing else happens."""
+    name = "$(touch pwned)\n`touch pwned`"
     config = tmp_path / f"{name}.yaml"
     config.write_text("_BASE_: " + '"' + name.replace("\n", "\\n") + ' none.yaml"\n')
     done = subprocess.run(

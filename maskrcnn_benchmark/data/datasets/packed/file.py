@@ -124,7 +124,10 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     _, length, checksum = _PREFIX.unpack(prefix)
     text = file.read(min(length, _LONGEST_HEADER))
     _require(len(text) == length and zlib.crc32(text) == checksum, path, "is damaged: its header is broken")
-    header = orjson.loads(text)
+    try:
+        header = orjson.loads(text)
+    except ValueError:
+        header = None
     _require(isinstance(header, dict) and header.keys() == _HEADER, path, "is damaged: its header is another")
     _require(header["format"] == FORMAT_VERSION, path, f"has format {header['format']!r:.20}, not {FORMAT_VERSION}")
     try:

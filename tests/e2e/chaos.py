@@ -2,9 +2,9 @@
 
 The plan: {"argv": words for tools/train_net.py, "folder": where the runs go, "seed": int, "kills": int}. Every run is a
 fork of this process, which has imported everything, so that a start takes a fraction of a second. The first run, in
-``whole``, is left alone; its moments are noted. Each further one, in ``run00``, ``run01``, ..., is killed by SIGKILL at
-one of these moments or after a random time, perhaps once more after its next start, and then left to end. What was done
-to each is written to ``report.json``.
+``whole``, is left alone; its moments are counted. Each further one, in ``run00``, ``run01``, ..., is killed by SIGKILL
+at one of these moments or after a random time, each second one once more after its next start, and then left to end.
+What was done to each is written to ``report.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,23 +33,26 @@ from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCN
 from maskrcnn_benchmark.tracking.evaluations import EvaluationLog
 from maskrcnn_benchmark.tracking.json_lines import JsonLinesSink
 
+Moment = tuple[str, int]
+"""A kind of moment and which one of its kind it is, from 1; the order among threads differs from run to run."""
+
 
 class Moments:
-    """Counts what happens in a run, in all its threads, and kills it at the moment with a given number.
+    """Counts what happens in a run, in all its threads, and kills it at a given moment.
 
     Args:
-        fatal: the number; 0 for none.
+        fatal: the moment; None for none.
     """
 
-    def __init__(self, fatal: int) -> None:
+    def __init__(self, fatal: Moment | None) -> None:
         self.fatal = fatal
-        self.names: list[str] = []
+        self.counts: Counter[str] = Counter()
         self.lock = threading.Lock()
 
     def pass_by(self, name: str) -> None:
         with self.lock:
-            self.names.append(name)
-            if len(self.names) == self.fatal:
+            self.counts[name] += 1
+            if self.fatal == (name, self.counts[name]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self, owner: object, attribute: str, name: str) -> None:
@@ -92,8 +97,8 @@ class Moments:
         files._ErrorKeeper.write = write_in_halves
 
 
-def start(argv: list[str], folder: Path, *, moment: int = 0, seconds: float = 0.0) -> tuple[int, float]:
-    """One start of a run in ``folder``, killed at the moment with this number or after some time, 0: neither.
+def start(argv: list[str], folder: Path, *, moment: Moment | None = None, seconds: float = 0.0) -> tuple[int, float]:
+    """One start of a run in ``folder``, killed at a moment, or after some time (0: not at all).
 
     Returns:
         Exit code (negative: the signal that ended it) and duration in seconds.
@@ -110,7 +115,7 @@ def start(argv: list[str], folder: Path, *, moment: int = 0, seconds: float = 0.
             moments = Moments(moment)
             moments.install()
             train_app.main(train_app.make_parser().parse_args(argv), cfg)
-            Path("moments.json").write_text(json.dumps(moments.names))
+            Path("moments.json").write_text(json.dumps(moments.counts))
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -125,28 +130,40 @@ def start(argv: list[str], folder: Path, *, moment: int = 0, seconds: float = 0.
     return os.waitstatus_to_exitcode(status), time.monotonic() - begin
 
 
-def choose_kills(names: list[str], number: int, generator: random.Random) -> list[int]:
-    """Numbers of moments, each of another kind as long as there are any; each third is 0, for a random time.
+def choose_kills(counts: Mapping[str, int], number: int, generator: random.Random) -> list[Moment | None]:
+    """Moments, each of another kind as long as there are any; each third is None, for a random time.
 
     The first is within the writing of a checkpoint, the second when the figures of the last evaluation are not noted.
     """
-    kinds = sorted(set(names))
+    kinds = sorted(counts)
     generator.shuffle(kinds)
-    first = [choose_moment(names, "within write", generator), len(names) - names[::-1].index("before evaluation")]
-    chosen = []
-    for index in range(number):
-        if index < len(first):
-            chosen.append(first[index])
-        elif index % 3 == 2:
-            chosen.append(0)
+    chosen: list[Moment | None] = [
+        choose_moment(counts, "within write", generator),
+        ("before evaluation", counts["before evaluation"]),
+    ]
+    while len(chosen) < number:
+        if len(chosen) % 3 == 2:
+            chosen.append(None)
         else:
-            chosen.append(choose_moment(names, kinds.pop() if kinds else generator.choice(names), generator))
+            kind = kinds.pop() if kinds else generator.choice(sorted(counts))
+            chosen.append(choose_moment(counts, kind, generator))
     return chosen
 
 
-def choose_moment(names: list[str], kind: str, generator: random.Random) -> int:
-    """The number of any moment of a kind."""
-    return generator.choice([at for at, name in enumerate(names, 1) if name == kind])
+def choose_moment(counts: Mapping[str, int], kind: str, generator: random.Random) -> Moment:
+    """Any moment of a kind."""
+    return kind, generator.randint(1, counts[kind])
+
+
+def try_run(argv: list[str], folder: Path, kills: list[tuple[Moment | None, float]]) -> list[dict[str, object]]:
+    """Start a run until it ends, killing it at a moment or after some seconds the first times."""
+    done: list[dict[str, object]] = []
+    for moment, seconds in [*kills, (None, 0.0)]:
+        code, _ = start(argv, folder, moment=moment, seconds=seconds)
+        done.append({"moment": moment, "seconds": seconds, "code": code})
+        if code == 0:
+            break
+    return done
 
 
 def main(plan_path: str) -> None:
@@ -158,25 +175,15 @@ def main(plan_path: str) -> None:
     whole.mkdir()
     code, duration = start(argv, whole)
     assert code == 0, (whole / "printed.txt").read_text()[-4000:]
-    names = json.loads((whole / "moments.json").read_text())
+    counts = json.loads((whole / "moments.json").read_text())
     report = []
-    for index, moment in enumerate(choose_kills(names, plan["kills"], generator)):
+    for index, moment in enumerate(choose_kills(counts, plan["kills"], generator)):
+        kills = [(moment, 0.0 if moment else generator.uniform(0.05, 0.95) * duration)]
+        if index % 2:  # once more; there may be too few such moments then
+            kills.append((choose_moment(counts, generator.choice(sorted(counts)), generator), 0.0))
         run = folder / f"run{index:02d}"
         run.mkdir()
-        done = []
-        for attempt in range(5):
-            if attempt == 1:  # perhaps again; there may be too few such moments now
-                again = choose_moment(names, generator.choice(sorted(set(names))), generator)
-                moment = generator.choice([-1, again])
-            seconds = generator.uniform(0.05, 0.95) * duration if moment == 0 else 0.0
-            code, _ = start(argv, run, moment=max(moment, 0), seconds=seconds)
-            what = names[moment - 1] if moment > 0 else "time" if moment == 0 else "none"
-            done.append({"moment": moment, "what": what, "seconds": seconds, "code": code})
-            if code == 0:
-                break
-            if attempt >= 1:
-                moment = -1
-        report.append(done)
+        report.append(try_run(argv, run, kills))
     (folder / "report.json").write_text(json.dumps(report))
 
 

@@ -145,3 +145,8 @@ def write_python2(path, data, protocol):
 
     with open(path, "wb") as file:
         Python2Pickler(file, protocol).dump(wrap(data))
+
+
+def weight_names(shapes):
+    """The names of a state dict that files of weights hold: all but those of the anchors, which the config decides."""
+    return [name for name in shapes if "anchor_generator" not in name]

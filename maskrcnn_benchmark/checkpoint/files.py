@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import torch
 
+from maskrcnn_benchmark.checkpoint.torch_file import check_tensors, check_torch_file
+
 # How torch.load says which class or function a file asks for.
 _FOREIGN_GLOBAL = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 _ZIP = b"PK\3\4"
@@ -123,6 +125,7 @@ def read_weights(path: str, *, verify: bool = False) -> dict[str, Any]:
         raise FileNotFoundError(f"weights file {path} does not exist")
     if verify:
         check_sums(path)
+    check_torch_file(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in every way
@@ -132,13 +135,14 @@ def read_weights(path: str, *, verify: bool = False) -> dict[str, Any]:
                 "its weights alone, torch.save(checkpoint['model'], ...), with the program that wrote it"
             ) from error
         raise ValueError(f"{path} is truncated or no checkpoint of plain tensors ({_first_line(error)})") from error
+    check_tensors(data, path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}, not a checkpoint")
     return data
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _sync_folder(folder: str) -> None:

@@ -22,9 +22,9 @@ _LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT4U: 4,
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
-# A tensor takes about 25 instructions, so this is a hundred times as many as the largest published model has. Each
-# makes an object of 100 bytes at most, beside the text that is in the file.
-MOST_OPCODES = 1 << 21
+# A tensor takes about 25 instructions, so this is ten times as many as the largest published model has. Each makes an
+# object of 100 bytes at most, beside the text that is in the file.
+MOST_OPCODES = 1 << 19
 # Comparing and hashing tuples in tuples goes as deep as they are, on the stack of the machine.
 MOST_NESTED = 100
 _MARK = -1

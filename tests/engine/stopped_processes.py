@@ -30,13 +30,19 @@ class SignalledLoader(TinyLoader):
             yield batch
 
 
-def train(folder, *, at=0, **options):
-    """Train on to iteration 12; gives weights, figures and, where the run was stopped, after which iteration."""
+def train(folder, *, at=0, norm=False, **options):
+    """Train on to iteration 12; gives weights, figures and, where the run was stopped, after which iteration.
+
+    With ``norm`` a batch norm keeps running statistics, which each process updates by itself.
+    """
     model, optimizer, scheduler, checkpointer = make_run(folder, noise=0.5)
+    if norm:
+        model.layer = torch.nn.Sequential(torch.nn.BatchNorm1d(3, affine=False), model.layer)
     checkpointer.save_to_disk = comm.is_main_process()
     arguments = {"iteration": 0, **checkpointer.load()}
     rank = comm.get_rank()
-    loader = SignalledLoader(12, batch_size=1, size=24, offset=rank, stride=2, start_iter=arguments["iteration"])
+    start = arguments["iteration"]
+    loader = SignalledLoader(12, batch_size=2, size=48, offset=rank, stride=2, start_iter=start)
     loader.at = at
     sink, stopped = RecordingSink(), None
     with StopSignals() as stop:
@@ -59,7 +65,8 @@ def train(folder, *, at=0, **options):
 def main(folder):
     comm.init_process_group(CPU)
     outcome = {}
-    for name, options in (("plain", {}), ("accumulated", {"accumulate_steps": 4})):
+    accumulation = {"accumulate_steps": 4}
+    for name, options in (("plain", {}), ("accumulated", accumulation), ("norm", {"norm": True, **accumulation})):
         outcome[name] = {
             "whole": train(folder / f"{name}_whole", **options),
             "first": train(folder / name, at=4, **options),

@@ -190,7 +190,9 @@ def test_processes_agree_on_the_iteration(tmp_path, repository):
     """One of two is told while it waits for its fourth batch; the other hears of it one iteration later."""
     start("stopped_processes", 2, tmp_path, repository)
     outcomes = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
-    for name, iteration in (("plain", 5), ("accumulated", 8)):
+    for name, iteration in (("plain", 5), ("accumulated", 8), ("norm", 8)):
+        finals = [(tmp_path / folder / "model_final.pth").read_bytes() for folder in (name, f"{name}_whole")]
+        assert finals[0] == finals[1]
         assert [outcome[name]["first"]["stopped"] for outcome in outcomes] == [(iteration, ""), (iteration, "SIGTERM")]
         assert numbered(tmp_path / name) == [iteration]
         for outcome in outcomes:

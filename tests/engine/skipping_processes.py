@@ -12,7 +12,7 @@ from maskrcnn_benchmark.engine.distributed import wrap_model
 from maskrcnn_benchmark.engine.failures import FailureOptions
 from maskrcnn_benchmark.engine.trainer import do_train
 from maskrcnn_benchmark.utils import comm
-from tests.engine.stand_ins import TinyLoader, make_run
+from tests.engine.stand_ins import TinyDetector, TinyLoader, make_run
 
 CPU = torch.device("cpu")
 
@@ -29,19 +29,23 @@ class Told(logging.Handler):
             self.lines.append(record.getMessage())
 
 
-def make_loader(*, faulty):
-    """Each process sees every other batch of one image; the one of process 1 in iteration 3 is faulty."""
-    loader = TinyLoader(6, batch_size=1, size=24, offset=comm.get_rank(), stride=2)
-    if faulty:
-        loader.dataset.values[5] = float("nan")
-    return loader
+class WithoutGradient(TinyDetector):
+    """A third loss, which is infinite where a target is above 100, and has no gradient: only its process sees it."""
+
+    def forward(self, images, targets=None):
+        losses = super().forward(images, targets)
+        return losses | {"loss_three": torch.where(targets.values > 100, torch.inf, 0.0).sum()}
 
 
-def train(folder, **options):
+def train(folder, value, *, kind=TinyDetector, **options):
+    """Each process sees every other batch of one image; the target of process 1 in iteration 3 is ``value``."""
     model, optimizer, scheduler, _ = make_run(folder)
+    model.__class__ = kind
     model = wrap_model(model, CPU)
+    loader = TinyLoader(6, batch_size=1, size=24, offset=comm.get_rank(), stride=2)
+    loader.dataset.values[5] = value
     arguments = {"iteration": 0}
-    do_train(model, make_loader(faulty=True), optimizer, scheduler, None, CPU, 0, arguments, **options)
+    do_train(model, loader, optimizer, scheduler, None, CPU, 0, arguments, **options)
     return model, arguments
 
 
@@ -65,10 +69,17 @@ def main(folder):
     comm.init_process_group(CPU)
     told = Told()
     logging.getLogger("maskrcnn_benchmark").addHandler(told)
-    model, arguments = train(folder, failures=FailureOptions(nonfinite="skip"))
-    outcome = {"weights": flat(model), "plain": flat(plain(folder)), "skips": arguments["skips"], "told": told.lines}
+    skip = FailureOptions(nonfinite="skip")
+    model, arguments = train(folder, float("nan"), failures=skip)
+    outcome = {
+        "weights": flat(model),
+        "plain": flat(plain(folder)),
+        "skips": arguments["skips"],
+        "told": list(told.lines),
+    }
+    outcome["without_gradient"] = flat(train(folder, 101.0, kind=WithoutGradient, failures=skip)[0])
     try:
-        train(folder)
+        train(folder, float("nan"))
     except FloatingPointError as error:
         outcome["stopped"] = str(error)
     torch.save(outcome, folder / f"rank{comm.get_rank()}.pth")

@@ -217,6 +217,8 @@ def test_two_processes_skip_together(tmp_path, repository):
     outcomes = [torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2)]
     assert torch.equal(outcomes[0]["weights"], outcomes[1]["weights"])
     torch.testing.assert_close(outcomes[0]["weights"], outcomes[0]["plain"], rtol=1e-5, atol=1e-6)
+    # also where no gradient tells the other process
+    assert all(torch.equal(outcome["without_gradient"], outcomes[0]["weights"]) for outcome in outcomes)
     assert outcomes[0]["skips"] == outcomes[1]["skips"] == {"total": 1, "in_a_row": 0}
     assert outcomes[0]["told"] == [
         "loss_one is nan at iteration 3 (process 1, image ids 1005); its update is skipped, 1 so far"

@@ -27,6 +27,7 @@ LOST_STATUS = 3
 """Another process of the run has gone; it, or the launcher, says why."""
 # What the package raises for a user's mistake. Anything else is our own fault and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError, MemoryError)
+_LONGEST_SENTENCE = 1500  # characters
 _PAUSE = 3.0  # seconds in which the process that failed, and the launcher, have the word
 
 
@@ -74,10 +75,17 @@ def _leave_after_another(error: Exception) -> NoReturn:
 
 
 def describe(error: BaseException) -> str:
-    """The message of an exception on one line, without the traceback that a loader's worker packs into it."""
+    """The message of an exception on one line, without the traceback that a loader's worker packs into it.
+
+    What a file put into it cannot steer a terminal, and is cut where it has no end.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     marker = f"\n{type(error).__name__}: "
     if "DataLoader worker" in text and marker in text:
         text = text.rpartition(marker)[2]
-    text = " ".join(text.split())
-    return text or type(error).__name__
+    text = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return _shortened(text) or type(error).__name__
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 200]} [...] {text[-180:]}"

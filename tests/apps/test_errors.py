@@ -7,7 +7,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from maskrcnn_benchmark.apps import errors
-from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.errors import describe, user_errors
 
 CLOSED = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:40391"
 
@@ -91,3 +91,14 @@ def test_without_a_launcher_nothing_is_written(tmp_path, monkeypatch, capsys):
         assert stop.value.code == 2
     assert capsys.readouterr().err == "error: SOLVER.X\n" * 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_says_cannot_steer_a_terminal_and_has_an_end():
+    text = describe(
+        ValueError("a.pth holds \x1b[2J\x1b]0;title\x07 and \u202etxt.exe\nand " + "x" * 10000 + " the end")
+    )
+    assert text.isprintable()
+    assert "[2J" in text
+    assert len(text) < 1600
+    assert text.startswith("a.pth holds")
+    assert text.endswith("the end")

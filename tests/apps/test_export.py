@@ -165,6 +165,25 @@ def test_every_form_from_the_command_line(repository, run_folder, tmp_path, run_
     assert np.array_equal(decoded, found["masks"][0])
 
 
+@pytest.mark.parametrize("takes_pixels", [True, False])
+@pytest.mark.parametrize("to_bgr255", [True, False])
+@pytest.mark.parametrize("size", [(120, 180), (180, 120), (64, 96), (500, 20)])
+def test_inputs_are_those_of_the_package(run_onnx, takes_pixels, to_bgr255, size):
+    unit = 1 if to_bgr255 else 1 / 255
+    mean, std = ([value * unit for value in values] for values in ((103.0, 116.0, 123.0), (57.0, 57.5, 58.0)))
+    cfg = make_cfg(**(SETTINGS | dict(INPUT__PIXEL_MEAN=mean, INPUT__PIXEL_STD=std, INPUT__TO_BGR255=to_bgr255)))
+    shape = InputShape(2, 64, 96, takes_pixels)
+    detector = object.__new__(run_onnx.OnnxDetector)
+    described = app.make_metadata(cfg, shape, lambda images, sizes: {"valid": images}, "nowhere/model.pth")
+    detector.metadata = json.loads(described.to_json())
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    images, sizes = detector.prepare(picture)
+    expected_images, expected_sizes = CanvasPreparer.from_config(cfg, shape)([picture])
+    assert np.array_equal(sizes, expected_sizes.numpy())
+    assert images.dtype == expected_images.numpy().dtype
+    np.testing.assert_allclose(images[0], expected_images[0].numpy(), atol=1e-5)
+
+
 def test_run_lengths_are_those_of_pycocotools(run_onnx):
     generator = np.random.default_rng(0)
     masks = [generator.random((37, 51)) < share for share in (0, 0.01, 0.5, 0.99, 1)]

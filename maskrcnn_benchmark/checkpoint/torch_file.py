@@ -45,11 +45,20 @@ def check_torch_file(path: str) -> None:
         raise ValueError(
             f"{path} is refused: {error}, and a checkpoint may hold tensors and plain values only"
         ) from error
-    except (EOFError, ValueError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except (EOFError, ValueError) as error:
         raise ValueError(f"{path} is truncated or no checkpoint of plain tensors ({error})") from error
 
 
 def _check_zip(path: str, size: int) -> None:
+    try:
+        _check_entries(path, size)
+    except RefusedError:
+        raise
+    except Exception as error:  # a damaged archive can fail in every way
+        raise EOFError(str(error)) from error
+
+
+def _check_entries(path: str, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]

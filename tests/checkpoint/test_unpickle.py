@@ -7,10 +7,12 @@ import copyreg
 import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from maskrcnn_benchmark.checkpoint.pickle_program import MOST_OPCODES
 from maskrcnn_benchmark.checkpoint.unpickle import read_arrays
 from tests.checkpoint.foreign import write_python2
 
@@ -215,3 +217,50 @@ def test_single_damaged_bytes_are_read_or_refused(tmp_path):
         except ValueError as error:
             outcomes["refused" if str(path) in str(error) else "unclear"] += 1
     assert set(outcomes) == {"read", "refused"}
+
+
+TEXT = b"X" + struct.pack("<I", 50000) + b"x" * 50000
+ENCODED = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R"
+BYTE = f"{DTYPE}(X\x02\x00\x00\x00u1K\x00K\x01tR".encode()
+COPIED = EMPTY_ARRAY.encode() + b"(K\x01M\x50\xc3\x85" + BYTE + b"\x89h\x01tb"
+ORDERED = b"ccollections\nOrderedDict\nh\x01\x85R"
+ENDLESS = b"\x8a\x09" + b"\xff" * 8 + b"\x00"
+GREEDY = {
+    "one text encoded again and again": opcodes(TEXT, b"q\x010(", ENCODED * 500, b"l0"),
+    "one array copied again and again": opcodes(TEXT, b"q\x010(", COPIED * 500, b"l0"),
+    "one dict copied again and again": opcodes(b"](", b"K\x01K\x02\x86" * 9000, b"eq\x010(", ORDERED * 2000, b"l0"),
+    "an array larger than its bytes": opcodes(EMPTY_ARRAY, "(K\x01\x8a\x05\0\0\0\0\x01\x85", F4, "\x89C\x04abcdtb"),
+    "an array with sides beyond numbers": opcodes(EMPTY_ARRAY, "(K\x01", ENDLESS * 9, "\x87", "tb"),
+    "tuples nested a hundred thousand deep": opcodes(b"})", b"\x85" * 100000, b"K\x01s"),
+    "tuples remembered and nested": opcodes(b"})", b"q\x01h\x01\x85" * 1000, b"K\x01s"),
+    "more dicts than any file has arrays": opcodes(b"(", b"}" * MOST_OPCODES, b"l"),
+    "a number of a million digits": opcodes(b"}L" + b"9" * 1000000 + b"L\nK\x01s"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", GREEDY)
+def test_files_that_ask_for_more_than_they_are(tmp_path, what):
+    """Each would take gigabytes or crash the interpreter: refused in a sentence, and with little memory."""
+    path = tmp_path / "file.pkl"
+    path.write_bytes(GREEDY[what])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"file\.pkl (is refused|is truncated)") as error:
+            read_arrays(str(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(str(error.value)) < 400
+    assert peak < 8 * len(GREEDY[what]) + (8 << 20)
+
+
+def test_what_honest_files_share_is_within_the_budget(tmp_path):
+    """Arrays of one object, strings of one interpreter, and thousands of scalars."""
+    array = np.ones(1000, np.float32)
+    data = {f"a{number}": array for number in range(50)} | {f"s{number}": np.float64(number) for number in range(5000)}
+    data["order"] = collections.OrderedDict((f"k{number}", number) for number in range(5000))
+    for protocol in range(6):
+        (tmp_path / "file.pkl").write_bytes(pickle.dumps(data, protocol))
+        found = read_arrays(str(tmp_path / "file.pkl"))
+        assert found["s4999"] == 4999
+        assert found["order"] == data["order"]

@@ -23,7 +23,7 @@ from tests.fuzz.mutate import as_json, as_yaml, mutate_bytes, mutate_keys, mutat
 FEW, MANY = {"config": 40, "weights": 60, "annotations": 66, "image": 60}, 300
 CORPUS = Path(__file__).parent / "corpus"
 AREAS = ("config", "weights", "annotations", "image")
-_LONGEST_SENTENCE = 2000
+_LONGEST_SENTENCE = 1600
 
 
 class Arena:

@@ -6,22 +6,23 @@ import argparse
 import contextlib
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 
 import torch
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.nodes import tell_of_own_folders, validate_agreement
 from maskrcnn_benchmark.apps.own_classes import build_classes
+from maskrcnn_benchmark.apps.sinks import make_sinks
 from maskrcnn_benchmark.checkpoint.files import remove_leftovers, write_atomically
 from maskrcnn_benchmark.checkpoint.lock import FolderLock
 from maskrcnn_benchmark.config import validate
 from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
 from maskrcnn_benchmark.solver.world_size import make_schedule_for_world
-from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink
+from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.allocator import keep_pages
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
@@ -44,6 +45,7 @@ class Run:
         sink: receives the run's figures; empty on processes that do not write.
         use_amp: ``--fp16`` or ``--amp`` was given.
         lock: keeps other training runs out of the folder.
+        iteration: after which the weights to test were saved, where that is known.
     """
 
     cfg: CfgNode
@@ -52,12 +54,24 @@ class Run:
     sink: MetricSink
     use_amp: bool
     lock: FolderLock | None = None
+    iteration: int | None = None
 
-    def close(self) -> None:
-        """Write out the figures, and let the folder go."""
-        self.sink.close()
+    def close(self, status: str = "finished") -> None:
+        """Write out the figures, which end with this status, and let the folder go."""
+        self.sink.finish(status)
         if self.lock is not None:
             self.lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.close("failed" if isinstance(error, Exception) else "interrupted")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, config_file: str, json_summary: str) -> None:
@@ -111,7 +125,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     build_classes(cfg, training=training)
     cfg.freeze()
     make_config_file(cfg)
-    sink = _make_sink(args, output_dir)
+    sink = make_sinks(cfg, args, output_dir)
     sink.log("PARAMETER", {"gpu_count": comm.get_world_size(), "config_file": args.config_file})
     logger.info("Using %d process(es) on %s", comm.get_world_size(), device.type)
     logger.info("Environment:\n%s", collect_env_info())
@@ -236,21 +250,3 @@ def _own_gpu(wanted: torch.device, local_rank: int) -> torch.device:
         raise ValueError(f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
-
-
-def _make_sink(args: argparse.Namespace, output_dir: str) -> SinkGroup:
-    """DLLogger's two formats, metrics.jsonl and TensorBoard events, on the process that writes."""
-    if not comm.is_main_process():
-        return SinkGroup()
-    try:
-        # On a terminal the progress bar takes the place of DLLogger's lines.
-        sinks: list[MetricSink] = [DLLoggerSink(args.json_summary, None if sys.stdout.isatty() else sys.stdout)]
-    except OSError as error:
-        raise OSError(f"--json-summary {args.json_summary!r} cannot be written ({error.strerror})") from error
-    if output_dir:
-        sinks.append(JsonLinesSink(os.path.join(output_dir, "metrics.jsonl")))
-        try:
-            sinks.append(TensorBoardSink(os.path.join(output_dir, "tensorboard")))
-        except ImportError:
-            logger.info("No TensorBoard events: the package tensorboard is not installed")
-    return SinkGroup(sinks)

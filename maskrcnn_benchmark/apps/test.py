@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.report.report import make_report
+from maskrcnn_benchmark.apps.sinks import make_last_files
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config.classes import only_proposes
@@ -164,22 +165,24 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         args: parsed options of ``make_parser``.
         cfg: the config tree with its defaults; stays as it is.
     """
-    run = start_run(args, cfg, training=False, testing=True)
-    precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
-    model = build_trained_model(run.cfg, run, opts=args.opts)
-    precision.place_model(model, run.device)
-    run_tests(
-        run.cfg,
-        model,
-        comm.get_world_size() > 1,
-        precision=precision,
-        normalize=make_device_normalize(run.cfg, run.device),
-        sink=run.sink,
-        steps=args.infer_steps,
-        skip_eval=args.skip_eval,
-    )
-    run.sink.close()
-    make_report(run.cfg, run.output_dir)
+    with start_run(args, cfg, training=False, testing=True) as run:
+        precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
+        model = build_trained_model(run.cfg, run, opts=args.opts)
+        precision.place_model(model, run.device)
+        results = run_tests(
+            run.cfg,
+            model,
+            comm.get_world_size() > 1,
+            precision=precision,
+            normalize=make_device_normalize(run.cfg, run.device),
+            sink=run.sink,
+            steps=args.infer_steps,
+            skip_eval=args.skip_eval,
+        )
+        if figures := figures_of(results):
+            run.sink.evaluation(figures, iteration=run.iteration)
+        make_report(run.cfg, run.output_dir)
+        make_last_files(run.cfg, run.sink, run.output_dir)
     comm.destroy_process_group()
 
 
@@ -201,7 +204,7 @@ def build_trained_model(cfg: CfgNode, run: Run, *, opts: Sequence[str]) -> nn.Mo
             logger.info("MODEL.WEIGHT was given: %s is not read", checkpointer.get_checkpoint_file())
         checkpointer.load_weights(cfg.MODEL.WEIGHT, strict=True)
     elif checkpointer.has_checkpoint():
-        checkpointer.load()
+        run.iteration = checkpointer.load().get("iteration")
     elif cfg.MODEL.WEIGHT:
         checkpointer.load_weights(cfg.MODEL.WEIGHT, strict=True)
     else:

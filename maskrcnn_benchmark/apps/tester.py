@@ -107,6 +107,8 @@ class Tester:
         """Report the figures."""
         self.results = figures_of(results)
         self.mlperf.end_evaluation(self.results)
+        if self.results:
+            self.run.sink.evaluation(self.results, iteration=iteration)
         if iteration is not None:
             self.log.add(iteration, self.results)
         for task, name in (("bbox", "bbox mAP"), ("segm", "segm mAP")):

@@ -14,6 +14,7 @@ from maskrcnn_benchmark.apps.categories import save_categories
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import RunRecord
 from maskrcnn_benchmark.apps.report.report import make_report
+from maskrcnn_benchmark.apps.sinks import make_last_files
 from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
 from maskrcnn_benchmark.apps.tester import Tester
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
@@ -63,16 +64,14 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         cfg: the config tree with its defaults; stays as it is.
     """
     with StopSignals() as stop, stop.exits():
-        run = start_run(args, cfg, training=True, testing=not args.skip_test)
-        try:
-            train(args, run, stop)
-        except Interrupted as reason:
-            newest = newest_checkpoint(run.output_dir)
-            how = f"from {newest}" if newest else "from the start, since there is no checkpoint"
-            logger.warning("Told to stop by %s; the same command goes on %s", reason.name or "another process", how)
-            raise
-        finally:
-            run.close()
+        with start_run(args, cfg, training=True, testing=not args.skip_test) as run:
+            try:
+                train(args, run, stop)
+            except Interrupted as reason:
+                newest = newest_checkpoint(run.output_dir)
+                how = f"from {newest}" if newest else "from the start, since there is no checkpoint"
+                logger.warning("Told to stop by %s; the same command goes on %s", reason.name or "another process", how)
+                raise
         comm.destroy_process_group()
 
 
@@ -105,6 +104,7 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
         record.finish("target reached" if summary.stopped_early else "finished", tester.results)
     run.sink.log((), {**figures, **tester.figures()})
     make_report(run.cfg, run.output_dir)
+    make_last_files(run.cfg, run.sink, run.output_dir)
 
 
 def build_and_train(

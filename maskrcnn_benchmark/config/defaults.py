@@ -306,3 +306,18 @@ _C.MLPERF.DIVISION = "closed"
 _C.MLPERF.STATUS = "research"
 _C.MLPERF.ORG = "unofficial"
 _C.MLPERF.PLATFORM = ""
+
+# Where the figures of a run go, beside the log; docs/tracking.md.
+_C.TRACKING = CfgNode()
+# Any of dllogger, jsonl, tensorboard, which write files, and mlflow, clearml, neptune, wandb; () for none.
+_C.TRACKING.BACKENDS = ("dllogger", "jsonl", "tensorboard")
+# Under which names trackers keep the run: a project, in it an experiment where one is named, in it the run, which
+# has the name of OUTPUT_DIR's last folder where it has none here.
+_C.TRACKING.PROJECT = "maskrcnn_benchmark"
+_C.TRACKING.EXPERIMENT = ""
+_C.TRACKING.NAME = ""
+_C.TRACKING.TAGS = ()
+# Whether trackers are given model_final.pth too.
+_C.TRACKING.UPLOAD_MODEL = False
+# Seconds that the program waits at its end for trackers that have not taken everything.
+_C.TRACKING.TIMEOUT = 60.0

@@ -30,7 +30,7 @@ EXTRA_TYPES: dict[str, tuple[type, ...]] = {
 BASE_KEY = "_BASE_"
 
 # Keys that hold a tuple of names: one bare name stands for a tuple of one.
-NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CLASSES"})
+NAME_TUPLES = frozenset({"DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.CLASSES", "TRACKING.BACKENDS", "TRACKING.TAGS"})
 
 
 # A longer text is no literal that somebody typed, and the compiler that reads literals has its limits.

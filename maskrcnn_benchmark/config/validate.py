@@ -22,6 +22,7 @@ PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes fo
 CAPTURES = ("eager", "cuda_graphs", "compile")
 OPTIMIZERS = ("torch", "apex")
 ENGINES = ("fast", "pycocotools")
+BACKENDS = ("dllogger", "jsonl", "tensorboard", "mlflow", "clearml", "neptune", "wandb")  # of TRACKING
 MAX_SHAPES = 8  # torch.compile's limit for one function
 COCO_KEYPOINTS = 17  # of a person; their sigmas are known
 
@@ -42,6 +43,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
     _check_device(cfg)
     _check_network(cfg)
     _check_data(cfg)
+    _check_tracking(cfg)
     if training:
         _check_batch("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, world_size)
         _check_schedule(cfg)
@@ -216,6 +218,19 @@ def _check_data(cfg: CfgNode) -> None:
     fits = len(shapes) <= MAX_SHAPES and all(_is_shape(shape, step) for shape in shapes)
     needed = f"at most {MAX_SHAPES} pairs (height, width) of multiples of DATALOADER.SIZE_DIVISIBILITY ({step})"
     _require(fits, cfg, "INPUT.SHAPE_BUCKETS", needed)
+
+
+def _check_tracking(cfg: CfgNode) -> None:
+    """Check the section TRACKING."""
+    names = cfg.TRACKING.BACKENDS
+    fits = set(names) <= set(BACKENDS) and len(set(names)) == len(names)
+    _require(fits, cfg, "TRACKING.BACKENDS", f"some of {', '.join(BACKENDS)}, each once")
+    _require(cfg.TRACKING.PROJECT != "", cfg, "TRACKING.PROJECT", "a name")
+    for key in ("PROJECT", "EXPERIMENT", "NAME"):
+        if "://" in cfg.TRACKING[key]:  # not shown: it may hold a password
+            raise ValueError(f"TRACKING.{key} is an address; it must be a name, addresses come from the environment")
+    _require(all(isinstance(tag, str) and tag for tag in cfg.TRACKING.TAGS), cfg, "TRACKING.TAGS", "words")
+    _require(cfg.TRACKING.TIMEOUT >= 0, cfg, "TRACKING.TIMEOUT", "0 or more, in seconds")
 
 
 def _is_shape(value: Any, step: int) -> bool:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from maskrcnn_benchmark.tracking.sink import Step
+from maskrcnn_benchmark.tracking.sink import MetricSink, Step
 from maskrcnn_benchmark.utils.logger import format_step
 
 
-class DLLoggerSink:
+class DLLoggerSink(MetricSink):
     """Write ``DLLL {json}`` lines to a file and ``DLL time - step metric : value unit`` lines to a stream.
 
     Format as read from files that DLLogger 1.0 writes.

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from maskrcnn_benchmark.tracking.sink import Step
+from maskrcnn_benchmark.tracking.sink import MetricSink, Step
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 
-class JsonLinesSink:
+class JsonLinesSink(MetricSink):
     """Append to a file: ``{"time": seconds since 1970, "iteration": int or null, "epoch"?: int, name: number, ...}``.
 
     Numbers that are not finite become strings ("nan", "inf"), so that every line is standard JSON.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from maskrcnn_benchmark.tracking.sink import Step
+from maskrcnn_benchmark.tracking.sink import MetricSink, Step
 from maskrcnn_benchmark.utils import comm
 
 DIVISIONS = ("closed", "open")
@@ -64,7 +64,7 @@ class MlperfLog:
             self.file = None
 
 
-class MlperfSink:
+class MlperfSink(MetricSink):
     """Tells MLPerf's log what a training run does: a receiver of figures that also follows epochs and evaluations.
 
     An epoch is a block. The run counts as a success when an evaluation has reached the aim.

@@ -12,8 +12,15 @@ Step = str | Sequence[int]
 """"PARAMETER" for settings, (iteration,) or (iteration, epoch) in the run, () for figures of the whole run."""
 
 
+Evaluation = Mapping[str, Mapping[str, float]]
+"""Figures by task, such as {"bbox": {"AP": 0.31, "AP50": 0.5}, "segm": {"AP": 0.29}}."""
+
+
 class MetricSink(Protocol):
-    """A receiver of figures; the loops know no more of it than this."""
+    """A receiver of figures; the loops know no more of it than this.
+
+    One that inherits from this class has to take figures only: what it has no place for is then left out.
+    """
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
         """Announce a metric with what is known of it, such as {"unit": "s"}."""
@@ -30,11 +37,24 @@ class MetricSink(Protocol):
     def rewind(self, iteration: int) -> None:
         """Training goes on after this iteration; figures of later ones, from before a break, will come again."""
 
+    def evaluation(self, figures: Evaluation, *, iteration: int | None = None) -> None:
+        """Take the figures of an evaluation after an iteration; None: at the end of the run."""
+
+    def figure(self, name: str, path: str) -> None:
+        """Take a picture at the end of the run: a PNG or JPEG file, under a name with slashes for groups."""
+
+    def artifact(self, name: str, path: str) -> None:
+        """Take a file that the run has written."""
+
     def close(self) -> None:
         """Write out what is left."""
 
+    def finish(self, status: str) -> None:
+        """The run has ended: "finished", "interrupted" (it may go on later) or "failed". Write out what is left."""
+        self.close()
 
-class SinkGroup:
+
+class SinkGroup(MetricSink):
     """Several receivers as one; none at all on processes that do not write.
 
     A receiver that cannot write, on a full disk for instance, says so once and is tried again with the next figures:
@@ -63,10 +83,30 @@ class SinkGroup:
         for sink in self.sinks:
             sink.rewind(iteration)
 
+    def evaluation(self, figures: Evaluation, *, iteration: int | None = None) -> None:
+        """Hand the figures of an evaluation to each."""
+        for sink in self.sinks:
+            self._try(sink, lambda sink=sink: sink.evaluation(figures, iteration=iteration))
+
+    def figure(self, name: str, path: str) -> None:
+        """Hand a picture to each."""
+        for sink in self.sinks:
+            self._try(sink, lambda sink=sink: sink.figure(name, path))
+
+    def artifact(self, name: str, path: str) -> None:
+        """Hand a file to each."""
+        for sink in self.sinks:
+            self._try(sink, lambda sink=sink: sink.artifact(name, path))
+
     def close(self) -> None:
         """Close each."""
         for sink in self.sinks:
             self._try(sink, sink.close)
+
+    def finish(self, status: str) -> None:
+        """Tell each how the run has ended."""
+        for sink in self.sinks:
+            self._try(sink, lambda sink=sink: sink.finish(status))
 
     def _try(self, sink: MetricSink, call: Callable[[], None]) -> None:
         try:

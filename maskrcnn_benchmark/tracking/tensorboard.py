@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrcnn_benchmark.tracking.sink import Step
+import cv2
+
+from maskrcnn_benchmark.tracking.sink import Evaluation, MetricSink, Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoardSink:
+class TensorBoardSink(MetricSink):
     """Write every number under its name; needs the package tensorboard. The file is made with the first number.
 
     Args:
@@ -39,11 +42,25 @@ class TensorBoardSink:
         if isinstance(step, str):
             return
         self.last_iteration = step[0] if step else self.last_iteration
-        if self.writer is None:
-            self.writer = self.make_writer()
+        writer = self._open()
         for name, value in data.items():
             if isinstance(value, int | float):
-                self.writer.add_scalar(name, value, self.last_iteration)
+                writer.add_scalar(name, value, self.last_iteration)
+
+    def evaluation(self, figures: Evaluation, *, iteration: int | None = None) -> None:
+        """Write the figures as bbox/AP and so on."""
+        step = self.last_iteration if iteration is None else iteration
+        self.log((step,), {f"{task}/{name}": value for task, part in figures.items() for name, value in part.items()})
+
+    def figure(self, name: str, path: str) -> None:
+        """Write a picture, as the file has it."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        encoded = Path(path).read_bytes()
+        height, width, channels = cv2.imread(path, cv2.IMREAD_COLOR).shape
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._open().file_writer.add_summary(summary, self.last_iteration)
 
     def rewind(self, iteration: int) -> None:
         """Have TensorBoard leave out what earlier files hold of later iterations."""
@@ -54,3 +71,8 @@ class TensorBoardSink:
         """Write out what is left."""
         if self.writer is not None:
             self.writer.close()
+
+    def _open(self) -> SummaryWriter:
+        if self.writer is None:
+            self.writer = self.make_writer()
+        return self.writer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ _TASKS = (("segm", "segm.json"), ("bbox", "bbox.json"))
 def picture_section(run: RunFolder, data_sets: Mapping[str, Any], notes: list[str]) -> Section:
     """Pairs of pictures of each tested data set that is on this machine; notes say what keeps one out."""
     parts = []
+    for name, title, pairs in picture_groups(run, data_sets, notes):
+        parts.append(Markup("<h3>{}: the {} images</h3>").format(name, title))
+        parts.append(page.pictures(pairs))
+    return Section("pictures", "Best and worst", Markup("").join(parts))
+
+
+def picture_groups(
+    run: RunFolder, data_sets: Mapping[str, Any], notes: list[str]
+) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(data set, "worst" or "best", ``picture_pairs``) of each tested data set that is on this machine."""
     for name, test in run.tests.items():
         choice = next(
             ((test["tasks"][task], file) for task, file in _TASKS if "images" in test.get("tasks", {}).get(task, {})),
@@ -51,9 +61,7 @@ def picture_section(run: RunFolder, data_sets: Mapping[str, Any], notes: list[st
         for title, entries in (("worst", worst), ("best", best)):
             pairs = picture_pairs(data_sets[name], entries, found, places, notes)
             if pairs:
-                parts.append(Markup("<h3>{}: the {} images</h3>").format(name, title))
-                parts.append(page.pictures(pairs))
-    return Section("pictures", "Best and worst", Markup("").join(parts))
+                yield name, title, pairs
 
 
 def picture_pairs(

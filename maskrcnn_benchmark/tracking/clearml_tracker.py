@@ -1,0 +1,101 @@
+"""Figures to ClearML: a server, or with CLEARML_OFFLINE_MODE=1 a session on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from maskrcnn_benchmark.tracking.tracker import TrackedRun
+
+SECTION = "General"
+"""Of the hyperparameters: where the config values stand."""
+_NAMES = {"config": "Config", "model": "Model"}  # artifacts that teams look for under these names
+
+
+class ClearmlTracker:
+    """The ClearML task of this process, or where there is none a new one.
+
+    An agent, or a program that has called ``Task.init``, has made a task already: figures go there, and it stays open.
+    Losses share one plot, every other figure has its own. Figures of the whole run are single values.
+    """
+
+    name = "clearml"
+
+    def __init__(self) -> None:
+        import clearml
+
+        self.package = clearml
+
+    def start(self, run: TrackedRun) -> str | None:
+        """Take the present task, go on with the one of before, or begin one; an offline session cannot go on.
+
+        Raises:
+            clearml.backend_api.session.defs.MissingConfigError: no server is configured.
+        """
+        task = self.package.Task.current_task()
+        self.is_ours = task is None
+        self.task = self._init(run) if task is None else task
+        self.logger = self.task.get_logger()
+        settings = {f"{SECTION}/{key}": _as_parameter(value) for key, value in run.settings.items()}
+        self.task.update_parameters(settings)
+        return None if self.task.is_offline() or not self.is_ours else self.task.id
+
+    def metrics(self, values: Mapping[str, float], iteration: int | None) -> None:
+        """Scalars with their iteration; of the whole run, single values."""
+        for name, value in values.items():
+            if iteration is None:
+                self.logger.report_single_value(name, value)
+            else:
+                title, series = _place(name)
+                self.logger.report_scalar(title, series, value, iteration)
+
+    def figure(self, name: str, path: str, iteration: int) -> None:
+        """Among the debug samples."""
+        title, _, series = name.rpartition("/")
+        self.logger.report_image(title or series, series, iteration=iteration, local_path=path)
+
+    def artifact(self, name: str, path: str) -> None:
+        """The model among the task's models where there is a server; everything else among its artifacts."""
+        if name == "model" and not self.task.is_offline():
+            model = self.package.OutputModel(task=self.task, framework="PyTorch")
+            model.update_weights(weights_filename=path, auto_delete_file=False)  # the file stays ours
+        else:
+            self.task.upload_artifact(_NAMES.get(name, name), artifact_object=path, wait_on_upload=True)
+
+    def finish(self, status: str) -> None:
+        """Close the task, unless somebody else has begun it."""
+        self.task.flush(wait_for_uploads=True)
+        if not self.is_ours:
+            return
+        if status == "failed":
+            self.task.mark_failed()
+        elif status == "interrupted":
+            self.task.mark_stopped()
+        self.task.close()
+
+    def _init(self, run: TrackedRun) -> Any:
+        """Our own reports are complete: nothing else is to be captured but the console."""
+        task = self.package.Task.init(
+            project_name="/".join(filter(None, (run.project, run.experiment))),
+            task_name=run.name,
+            tags=list(run.tags) or None,
+            reuse_last_task_id=False,
+            continue_last_task=run.run_id or False,
+            output_uri=True,
+            auto_connect_arg_parser=False,
+            auto_connect_frameworks=False,
+        )
+        task.set_initial_iteration(0)  # iterations of a task that goes on are not counted from its last one
+        return task
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Plot and line of a figure."""
+    group, _, rest = name.partition("/")
+    if rest:
+        return group, rest
+    return ("loss", name) if name.startswith("loss") else (name, name)
+
+
+def _as_parameter(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -216,3 +217,58 @@ def test_plain_yacs_use_goes_on_working(cfg):
 def test_a_python_file_as_in_yacs(cfg, tmp_path):
     cfg.merge_from_file(write(tmp_path, "cfg = {'SOLVER': {'MAX_ITER': 7}}", name="c.py"))
     assert cfg.SOLVER.MAX_ITER == 7
+
+
+HOSTILE = {
+    "an object": ("SOLVER: !!python/object/apply:os.system ['touch pwned']\n", "could not determine a constructor"),
+    "aliases that multiply": (
+        "a: &a [1,1,1,1,1,1]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi")),
+        "stands for more than",
+    ),
+    "an alias of itself": ("a: &a [*a]\n", "stands for more than"),
+    "depth": ("a: " + "[" * 5000, "nested too deeply"),
+    "digits": (f"SOLVER: {{MAX_ITER: {'9' * 5000}}}\n", "not valid YAML"),
+    "a date that is none": ("OUTPUT_DIR: 2024-13-45\n", "month must be"),
+    "a null byte": ("OUTPUT_DIR: a\0b\n", "not valid YAML"),
+    "no UTF-8": (b"OUTPUT_DIR: \xff\xfe\n", "not valid YAML"),
+    "size": ("# " + "x" * (1 << 20), "more than 1048576 bytes"),
+    "not a number": ("SOLVER: {BASE_LR: .nan}\n", "SOLVER.BASE_LR is not a number"),
+    "a number of 65 bits": (
+        "SOLVER: {MAX_ITER: 0x1ffffffffffffffff}\n",
+        "SOLVER.MAX_ITER is an integer of more than 64",
+    ),
+    "a base that is a list": ("_BASE_: [a, b]\n", "_BASE_ .* does not exist"),
+    "a base of nobody's": ("_BASE_: ~nobody-at-all/x.yaml\n", "_BASE_ ~nobody-at-all/x.yaml does not exist"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_files_made_to_do_harm_are_named(tmp_path, what):
+    content, words = HOSTILE[what]
+    path = tmp_path / "hostile.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
+        global_cfg.clone().merge_from_file(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "raw", ["(" * 300, "-" * 60000 + "1", "1+" * 30000 + "1", "[" * 60000, "{[]: 1}", "9" * 10**6, "a\0b"]
+)
+def test_texts_that_no_compiler_takes_are_texts(raw):
+    tree = global_cfg.clone()
+    tree.merge_from_list(["OUTPUT_DIR", raw])
+    assert tree.OUTPUT_DIR == raw
+    with pytest.raises(ValueError, match=r"SOLVER\.MAX_ITER must be of type int") as error:
+        tree.merge_from_list(["SOLVER.MAX_ITER", raw])
+    assert len(str(error.value)) < 600
+
+
+def test_a_key_that_stands_twice_is_told(tmp_path, caplog):
+    (tmp_path / "twice.yaml").write_text("SOLVER:\n  MAX_ITER: 5\n  MAX_ITER: 6\n")
+    tree = global_cfg.clone()
+    tree.merge_from_file(tmp_path / "twice.yaml")
+    assert tree.SOLVER.MAX_ITER == 6
+    assert "twice.yaml: MAX_ITER stands twice in one section; line 3 counts" in caplog.text

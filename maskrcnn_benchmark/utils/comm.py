@@ -64,9 +64,12 @@ def init_process_group(device: torch.device, *, timeout_seconds: float = 3600.0)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = datetime.timedelta(seconds=timeout_seconds)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-    # One store serves all restarts of torchrun, and still holds the addresses of the processes that have died.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        # One store serves all restarts of torchrun, and still holds the addresses of the processes that have died. On
+        # several nodes each has a count of its own, which does not count restarts because of another node; there the
+        # scripts let each restart have a store of its own.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt_{attempt}", store)
     dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
     synchronize()
 

@@ -229,3 +229,20 @@ def test_a_slurm_job_goes_on_where_it_was_told_to_stop(hosts, data, reference, t
     (slurm.folder / "tasks").unlink()
     finish(hosts.run([str(REPOSITORY / "scripts" / "slurm" / "train.sbatch"), *words(data)], environment))
     assert_equal_bits(weights(results), reference)
+
+
+def test_a_node_that_joins_later_is_taken_in(hosts, data, tmp_path):
+    """The first node saves its state, and goes on with both from there."""
+    results, longer = tmp_path / "shared", {**ELASTIC, "SOLVER.MAX_ITER": 200}
+    first = hosts.start(0, words(data, **longer), results, NNODES="1:2", RDZV_CONF="last_call_timeout=2")
+    wait_until(results, 10, first)
+    second = hosts.start(1, words(data, **longer), results, NNODES="1:2", RDZV_CONF="last_call_timeout=2")
+    finish(first, second)
+    said = re.search(
+        r"2 process\(es\) with batches of 2 images go on from 1 with 3; iteration (\d+) is now iteration (\d+)",
+        log_of(results),
+    )
+    before, after = map(int, said.groups())
+    assert after == round(before * 3 / 2)
+    final = torch.load(results / "model_final.pth", weights_only=True)
+    assert (final["iteration"], final["progress"]["earlier"]) == (300, [[1, 3, before]])

@@ -7,17 +7,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from maskrcnn_benchmark.apps import tester as tester_module
-from maskrcnn_benchmark.checkpoint.lock import LOCK_FILE, FolderLock
+from maskrcnn_benchmark.checkpoint.lock import LOCK_FILE
 from maskrcnn_benchmark.engine.signals import EXIT_STATUS
 from maskrcnn_benchmark.engine.step import TrainStep
 from tests.apps.tiny_run import tiny_run
+from tests.forked import holding
 
 __all__ = ["tiny_run"]  # a fixture
 
@@ -141,28 +140,20 @@ def test_a_final_file_that_cannot_be_written_is_an_error(tiny_run, monkeypatch, 
     assert (tiny_run.output / "last_checkpoint").read_text().endswith("model_0000002.pth")
 
 
-def test_a_second_run_in_the_folder_is_refused(tiny_run, repository):
+def test_a_second_run_in_the_folder_is_refused(tiny_run, capsys):
     """Its files stay as they are."""
     tiny_run.train("--skip-test", "--max_steps", "1")
 
-    def files():  # but the lock: opening and closing it would give it back
-        found = [path for path in tiny_run.output.iterdir() if path.is_file() and path.name != LOCK_FILE]
-        return {path.name: path.read_bytes() for path in found}
+    def files():  # but the lock, and the log, to which the first run of this process still writes
+        kept = [path for path in tiny_run.output.iterdir() if path.is_file()]
+        return {path.name: path.read_bytes() for path in kept if path.name not in (LOCK_FILE, "log.txt")}
 
     before = files()
-    lock = FolderLock(str(tiny_run.output))
-    try:
-        done = subprocess.run(
-            [sys.executable, "tools/train_net.py", *tiny_run.command("--skip-test")],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-        )
-    finally:
-        lock.close()
-    assert done.returncode == 2
+    with holding(tiny_run.output) as holder, pytest.raises(SystemExit) as end:
+        tiny_run.train("--skip-test")
+    assert end.value.code == 2
     assert re.fullmatch(
-        rf"error: another run writes to .* \(process {os.getpid()} on .*\); end it, or .*\n", done.stderr[-400:]
+        rf"error: another run writes to .* \(process {holder.pid} on .*\); end it, or .*\n", capsys.readouterr().err
     )
     assert files() == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from maskrcnn_benchmark.checkpoint import DetectronCheckpointer, files
 from maskrcnn_benchmark.checkpoint.background import Background, copy_to_host
 from maskrcnn_benchmark.checkpoint.lock import LOCK_FILE, FolderLock
 from maskrcnn_benchmark.solver import WarmupMultiStepLR
+from tests.forked import exit_code, holding
 
 
 def make_run(folder, *, keep=0, size=5):
@@ -258,14 +260,15 @@ def test_times_of_files_decide_nothing(tmp_path):
 
 
 def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path):
-    code = (
-        "import os, signal; from maskrcnn_benchmark.checkpoint.files import write_atomically\n"
-        "write_atomically('model_final.pth', lambda file: (file.write(b'half'), file.flush(), os.kill(os.getpid(), 9)))"
-    )
+    def write_half():
+        files.write_atomically(
+            str(tmp_path / "model_final.pth"),
+            lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), signal.SIGKILL)),
+        )
+
     for name in (".hidden.tmp", "notes.tmp", "model_0000002.pth"):
         (tmp_path / name).write_text("kept")
-    repository = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": repository})
+    assert exit_code(write_half) == -signal.SIGKILL
     (left,) = set(names_in(tmp_path)) - {".hidden.tmp", "notes.tmp", "model_0000002.pth"}
     assert left.startswith(".model_final.pth.")
     assert files.remove_leftovers(str(tmp_path)) == [left]
@@ -281,47 +284,22 @@ def test_files_get_what_the_umask_leaves(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-HOLDER = """
-import sys
-from maskrcnn_benchmark.checkpoint.lock import FolderLock
-lock = FolderLock(sys.argv[1])
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def hold(folder, repository):
-    """Another process that holds the folder."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, folder], cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout.readline() == b"held\n"
-    return holder
-
-
-def test_a_folder_belongs_to_one_run_and_a_dead_one_holds_nothing(tmp_path, repository):
-    holder = hold(tmp_path, repository)
-    try:
-        with pytest.raises(OSError, match=rf"another run writes to .* \(process {holder.pid} on .+\); end it, or"):
-            FolderLock(str(tmp_path), patience_s=0.0)
-    finally:
-        holder.kill()
-        holder.communicate()
+def test_a_folder_belongs_to_one_run_and_a_dead_one_holds_nothing(tmp_path):
+    with holding(tmp_path) as holder, pytest.raises(OSError, match="another run writes to") as error:
+        FolderLock(str(tmp_path), patience_s=0.0)
+    assert f"(process {holder.pid} on " in str(error.value)
     assert (tmp_path / LOCK_FILE).exists()
     lock = FolderLock(str(tmp_path), patience_s=0.0)
     assert (tmp_path / LOCK_FILE).read_text().startswith(f"process {os.getpid()} on ")
     lock.close()
 
 
-def test_one_that_is_just_ending_is_waited_for(tmp_path, repository):
-    holder = hold(tmp_path, repository)
-    timer = threading.Timer(0.5, holder.kill)
-    timer.start()
-    try:
+def test_one_that_is_just_ending_is_waited_for(tmp_path):
+    with holding(tmp_path) as holder:
+        timer = threading.Timer(0.5, holder.kill)
+        timer.start()
         FolderLock(str(tmp_path), patience_s=60.0).close()
-    finally:
         timer.join()
-        holder.communicate()
 
 
 def test_a_file_system_without_locks_is_told_of(tmp_path, messages, monkeypatch):

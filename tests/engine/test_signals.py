@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,6 +13,7 @@ from maskrcnn_benchmark.engine.signals import EXIT_STATUS, Interrupted, StopSign
 from maskrcnn_benchmark.engine.trainer import do_train
 from tests.engine.stand_ins import RecordingSink, TinyLoader, make_run
 from tests.engine.test_two_processes import start
+from tests.forked import exit_code
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
@@ -167,22 +166,16 @@ def test_handlers_are_put_back():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
-TWICE = """
-import os, signal, sys, time
-from maskrcnn_benchmark.engine.signals import StopSignals
-with StopSignals(pause_s=float(sys.argv[1])) as stop, stop.deferred():
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.1)
-    os.kill(os.getpid(), signal.SIGUSR1)
-    print("still here", flush=True)
-    os._exit(0)
-"""
+@pytest.mark.parametrize(("pause", "status"), [(0.0, -signal.SIGUSR1), (60.0, 3)])
+def test_a_second_signal_ends_the_process_unless_it_repeats_the_first(pause, status):
+    def be_told_twice():
+        with StopSignals(pause_s=pause) as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(3)
 
-
-@pytest.mark.parametrize(("pause", "status", "printed"), [("0", -signal.SIGUSR1, b""), ("60", 0, b"still here\n")])
-def test_a_second_signal_ends_the_process_unless_it_repeats_the_first(repository, pause, status, printed):
-    done = subprocess.run([sys.executable, "-c", TWICE, pause], cwd=repository, capture_output=True)
-    assert (done.returncode, done.stdout) == (status, printed), done.stderr[-2000:]
+    assert exit_code(be_told_twice) == status
 
 
 @pytest.mark.timeout(600)

@@ -39,7 +39,7 @@ class PackedStrings:
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets_of([len(item) for item in encoded]))
 
     def __getitem__(self, index: int) -> str:
-        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes().decode(errors="replace")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

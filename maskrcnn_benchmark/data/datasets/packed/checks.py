@@ -50,7 +50,6 @@ _ALIKE = (
     ("labels", "boxes", "iscrowd", "areas"),
     ("coords.apart", "coords.values"),
 )
-_NAMES = ("file_names", "category_names", "keypoint_names")
 
 
 def check_table(table: object) -> None:
@@ -98,11 +97,6 @@ def check_arrays(file: BinaryIO, places: Mapping[str, tuple[int, str, list[int]]
     _require(_within(file, places["coords.apart"], 0, length["coords.codes"] - 1), "has wrong coords.apart")
     for name in ("boxes", "keypoints", "coords.values", "areas"):
         _require(all(np.isfinite(block).all() for block in _numbers(file, *places[name])), f"has no numbers in {name}")
-    for name in _NAMES:
-        start, _, shape = places[f"{name}.data"]
-        file.seek(start)
-        if name != "file_names":  # of which there are many; each is decoded when it is asked for
-            file.read(shape[0]).decode("utf-8")
 
 
 def _require(fits: bool, fault: str) -> None:

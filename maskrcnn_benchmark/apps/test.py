@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -115,40 +116,44 @@ def run_tests(
     device = next(model.parameters()).device
     preparation = Preparation(precision or Precision(device.type), device, normalize)
     augmentation = make_box_augmentation(cfg, model, preparation.images, keep_pixels=normalize is not None)
+    own_loaders = contextlib.ExitStack()
     if data_loaders is None:
         data_loaders = make_data_loader(
             cfg, is_train=False, is_distributed=distributed, keep_pixels=normalize is not None
         )
+        for data_loader in data_loaders:
+            own_loaders.callback(data_loader.close)
     results = []
-    for name, data_loader in zip(settings.dataset_names, data_loaders, strict=True):
-        folder = os.path.join(settings.output_dir, "inference", name) if settings.output_dir else None
-        if folder:
-            mkdir(folder)
-        results.append(
-            inference(
-                model,
-                data_loader,
-                name,
-                settings.iou_types,
-                settings.box_only,
-                device,
-                settings.expected_results,
-                settings.expected_results_sigma_tol,
-                folder,
-                skip_eval,
-                steps=steps,
-                precision=precision,
-                normalize=normalize,
-                sink=sink,
-                detect=augmentation,
-                oks_sigmas=settings.oks_sigmas,
-                coco_engine=settings.coco_engine,
-                num_resamples=settings.num_resamples,
-                warm_up=settings.warm_up,
-                defer=defer,
+    with own_loaders:
+        for name, data_loader in zip(settings.dataset_names, data_loaders, strict=True):
+            folder = os.path.join(settings.output_dir, "inference", name) if settings.output_dir else None
+            if folder:
+                mkdir(folder)
+            results.append(
+                inference(
+                    model,
+                    data_loader,
+                    name,
+                    settings.iou_types,
+                    settings.box_only,
+                    device,
+                    settings.expected_results,
+                    settings.expected_results_sigma_tol,
+                    folder,
+                    skip_eval,
+                    steps=steps,
+                    precision=precision,
+                    normalize=normalize,
+                    sink=sink,
+                    detect=augmentation,
+                    oks_sigmas=settings.oks_sigmas,
+                    coco_engine=settings.coco_engine,
+                    num_resamples=settings.num_resamples,
+                    warm_up=settings.warm_up,
+                    defer=defer,
+                )
             )
-        )
-        comm.synchronize()
+            comm.synchronize()
     return results
 
 

@@ -115,6 +115,11 @@ class Tester:
             if task in self.results:
                 logger.info("%s: %.4f", name, self.results[task]["AP"])
 
+    def close(self) -> None:
+        """End the loaders' workers."""
+        for loader in self.data_loaders or ():
+            loader.close()
+
     def figures(self) -> dict[str, float]:
         """The last figures under DLLogger's names."""
         names = {"bbox": "BBOX_mAP", "segm": "MASK_mAP"}

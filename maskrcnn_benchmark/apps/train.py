@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import time
 from typing import Any
@@ -93,7 +94,7 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
     precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
     tester = Tester(run, precision, mlperf)
     begin = time.perf_counter()
-    with RunRecord(run.output_dir) as record:
+    with RunRecord(run.output_dir) as record, contextlib.closing(tester):
         try:
             model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record, stop)
         finally:
@@ -196,7 +197,7 @@ def build_and_train(
         num_images=len(loader.dataset),
     )
     trace = record.begin(cfg, model, loader, precision, run.device, arguments)
-    with stop.deferred():
+    with stop.deferred(), contextlib.closing(loader):
         summary = do_train(
             model,
             loader,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,9 @@ class FailureWatch:
         self.last_checkpoint = last_checkpoint or (lambda: "")
         self.device = device
         self.seed = seed
-        keep = self._keep if options.debug_dir else None
+        # Without a cycle the loader, and with it its workers, end with the loop and not with the next collection.
+        keeper = weakref.WeakMethod(self._keep)
+        keep = (lambda failure: keeper()(failure)) if options.debug_dir else None
         self.response: Response = make_response(options.nonfinite, options.nonfinite_limit, keep)
         self.history: Any = ()
         self.iteration, self.lr, self.batch = 0, 0.0, None

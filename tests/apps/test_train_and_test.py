@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import re
 import socket
@@ -287,6 +289,18 @@ def test_an_interrupted_run_says_how_it_goes_on(capsys):
         raise KeyboardInterrupt
     assert stop.value.code == 130
     assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_ends_its_loader_workers(tiny_run):
+    """At once, and not when the garbage collector next comes by, which then waits for them."""
+    gc.collect()
+    gc.disable()
+    try:
+        for run in (tiny_run.train, tiny_run.test):
+            run(keys={"DATALOADER.NUM_WORKERS": 2})
+            assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
 
 
 def test_messages_are_freed_of_their_wrapping():

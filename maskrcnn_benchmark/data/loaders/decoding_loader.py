@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch.utils.data import DataLoader
 
 from maskrcnn_benchmark.data.datasets.base import DetectionDataset
 from maskrcnn_benchmark.data.loaders.encoded import BatchReader, Decoder, EncodedBatch, PixelBatch, UndecodableError
+from maskrcnn_benchmark.data.loaders.watched import WatchedLoader
 from maskrcnn_benchmark.structures.image_list import ImageList
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class DecodingLoader:
 
     def __init__(
         self,
-        loader: DataLoader,
+        loader: WatchedLoader,
         reader: BatchReader,
         decode: Decoder,
         *,
@@ -61,6 +61,10 @@ class DecodingLoader:
     def __len__(self) -> int:
         """Number of batches; see `IterationBasedBatchSampler` for training."""
         return len(self.loader)
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        self.loader.close()
 
     def __iter__(self) -> Iterator[PixelBatch]:
         if not self.ahead:

@@ -85,6 +85,12 @@ class WatchedLoader(DataLoader):
                 raise LoaderError(reason) from error
             yield batch
 
+    def close(self) -> None:
+        """End the workers; another iteration starts new ones."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None and self.num_workers:
+            iterator._shutdown_workers()
+
     def _describe_workers(self, iterator: Any) -> str:
         """What the workers were doing that have died, or else those from which a batch is expected."""
         workers = getattr(iterator, "_workers", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrcnn_benchmark.apps.report import compare, report
+from maskrcnn_benchmark.apps.report import compare, report, training
 from maskrcnn_benchmark.apps.report.charts import Series, bar_chart, line_chart, number
 from maskrcnn_benchmark.apps.report.run_folder import RunFolder
 from maskrcnn_benchmark.apps.report.settings import config_difference
+from maskrcnn_benchmark.apps.report.training import progress_chart
 from tests.apps.browser import needs_browser, open_page
+
+SERIES = re.compile(r'data-series="([^"]*)"')
 
 pytest_plugins = ("tests.apps.tiny_run",)
 
@@ -161,6 +165,31 @@ def test_the_nearest_published_config_is_found(repository: Path, run_folder: Pat
     assert "OUTPUT_DIR" not in changed
 
 
+def test_public_curves_stand_beside_a_run_on_coco(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("DATASETS:\n  TEST: [coco_2017_val]\n")
+    lines = [{"iteration": iteration, "epoch": iteration // 100, "loss": 1.0} for iteration in range(20, 401, 20)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    points = [{"iteration": 100 * n, "figures": {"bbox": {"AP": n / 10}, "segm": {"AP": n / 20}}} for n in (1, 2, 4)]
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in points))
+    chart = str(progress_chart(RunFolder.read(tmp_path)))
+    drawn = {line["name"]: line["points"] for line in json.loads(html.unescape(re.search(SERIES, chart)[1]))}
+    assert [(x, y) for _, _, x, y in drawn["boxes, this run"]] == [(1.0, 0.1), (2.0, 0.2), (4.0, 0.4)]
+    assert len([name for name in drawn if "MLPerf" in name]) == 4
+    (tmp_path / "config.yml").write_text("DATASETS:\n  TEST: [my_own]\n")
+    assert "MLPerf" not in progress_chart(RunFolder.read(tmp_path))
+
+
+def test_public_curves_are_those_of_the_logs(external_data: Callable[[str], Path]) -> None:
+    curves = json.loads((Path(training.__file__).parent / "mlperf_curves.json").read_text())
+    logs = ("v0.7_nvidia_dgxa100_result_0.txt", "v3.1_nvidia_eos_8xH100_result_0.txt")
+    for curve, log in zip(curves, logs, strict=True):
+        text = (external_data("mlperf_maskrcnn_logs") / log).read_text(errors="replace")
+        found = re.findall(r'"eval_accuracy", "value": \{"BBOX": ([\d.]+), "SEGM": ([\d.]+)\}', text)
+        assert curve["bbox"] == [round(float(bbox), 4) for bbox, _ in found]
+        assert curve["segm"] == [round(float(segm), 4) for _, segm in found]
+        assert curve["epochs"] == list(range(1, len(found) + 1))
+
+
 def test_runs_side_by_side(run_folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -180,13 +209,13 @@ def test_runs_side_by_side(run_folder: Path, tmp_path: Path) -> None:
 
 def test_places_in_a_chart_are_proportional() -> None:
     chart = str(line_chart("t", [Series("a", [0, 5, 10], [1.0, 2.0, 3.0])], x_label="x", y_label="y"))
-    (series,) = json.loads(html.unescape(re.search(r'data-series="([^"]*)"', chart)[1]))
+    (series,) = json.loads(html.unescape(re.search(SERIES, chart)[1]))
     (x0, y0, *_), (x1, y1, *_), (x2, y2, *_) = series["points"]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
     assert y0 > y1  # upwards
     logarithmic = str(line_chart("t", [Series("a", [0, 1, 2], [0.1, 1, 10])], x_label="x", y_label="y", log_y=True))
-    (series,) = json.loads(html.unescape(re.search(r'data-series="([^"]*)"', logarithmic)[1]))
+    (series,) = json.loads(html.unescape(re.search(SERIES, logarithmic)[1]))
     heights = [point[1] for point in series["points"]]
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.11)
 

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 import torch
 
+from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically
 from maskrcnn_benchmark.ops import paste_masks_rle
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoints_of
@@ -173,17 +174,18 @@ def plain_entry(prediction: BoxList) -> dict[str, Any]:
 
 
 def save_plain(path: str | os.PathLike[str], content: Any) -> None:
-    """torch.save under a temporary name, then rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    torch.save(content, scratch)
-    scratch.replace(path)
+    """Write plain tensors and numbers, complete or not at all; the folder is made when it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(content, os.fspath(path))
 
 
 def load_predictions(path: str | os.PathLike[str]) -> dict[int, BoxList]:
-    """Read what `save_predictions` wrote."""
-    return {index: prediction_of(entry) for index, entry in torch.load(path, weights_only=True).items()}
+    """Read what `save_predictions` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is damaged; it is named.
+    """
+    return {index: prediction_of(entry) for index, entry in read_weights(os.fspath(path)).items()}
 
 
 def prediction_of(entry: Mapping[str, Any]) -> BoxList:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
 
 from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically
 from maskrcnn_benchmark.ops import paste_masks_rle

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -65,24 +66,45 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         cfg: the config tree with its defaults; stays as it is.
     """
     with StopSignals() as stop, stop.exits():
-        with start_run(args, cfg, training=True, testing=not args.skip_test) as run:
-            try:
-                train(args, run, stop)
-            except Interrupted as reason:
-                newest = newest_checkpoint(run.output_dir)
-                how = f"from {newest}" if newest else "from the start, since there is no checkpoint"
-                logger.warning("Told to stop by %s; the same command goes on %s", reason.name or "another process", how)
-                raise
-        comm.destroy_process_group()
+        run_training(args, cfg, stop)
 
 
-def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
+def run_training(args: argparse.Namespace, cfg: CfgNode, stop: StopSignals) -> Mapping[str, Mapping[str, float]]:
+    """The program without what ends a process, for callers that do more than one run.
+
+    Args:
+        args: parsed options of ``make_parser``.
+        cfg: the config tree with its defaults; stays as it is.
+        stop: what the process was told.
+
+    Returns:
+        The last figures, as ``Tester.results``.
+
+    Raises:
+        Interrupted: the process was told to stop.
+    """
+    with start_run(args, cfg, training=True, testing=not args.skip_test) as run:
+        try:
+            figures = train(args, run, stop)
+        except Interrupted as reason:
+            newest = newest_checkpoint(run.output_dir)
+            how = f"from {newest}" if newest else "from the start, since there is no checkpoint"
+            logger.warning("Told to stop by %s; the same command goes on %s", reason.name or "another process", how)
+            raise
+    comm.destroy_process_group()
+    return figures
+
+
+def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> Mapping[str, Mapping[str, float]]:
     """Train and evaluate, and say how that went.
 
     Args:
         args: parsed options of ``make_parser``.
         run: the started program.
         stop: what the process was told.
+
+    Returns:
+        The last figures, as ``Tester.results``.
 
     Raises:
         Interrupted: the process was told to stop.
@@ -106,6 +128,7 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> None:
     run.sink.log((), {**figures, **tester.figures()})
     make_report(run.cfg, run.output_dir)
     make_last_files(run.cfg, run.sink, run.output_dir)
+    return tester.results
 
 
 def build_and_train(

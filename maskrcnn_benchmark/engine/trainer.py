@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,7 @@ def do_train(
     """
     device = torch.device(device)
     precision = precision or Precision(device.type)
-    trace = trace or Trace()
+    dataset, last = getattr(data_loader, "dataset", None), len(data_loader)  # type: ignore[arg-type]
     watch = FailureWatch(
         failures or FailureOptions(),
         model,
@@ -129,6 +129,15 @@ def do_train(
         seed=seed,
         last_checkpoint=getattr(checkpointer, "get_checkpoint_file", None),
     )
+    watch.response.load_state_dict(arguments)
+    trace = trace or Trace()
+    buffer = LossBuffer(getattr(dataset, "id_to_img_map", None), watch.response, trace=trace)
+    watch.history = buffer.history
+    start = arguments["iteration"]
+    progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
+    progress.load_state_dict(arguments.get("meters", {}))
+    if arguments.get("scaler") and precision.scaler.is_enabled():
+        precision.scaler.load_state_dict(arguments["scaler"])
     step = TrainStep(
         model,
         optimizer,
@@ -138,15 +147,6 @@ def do_train(
         max_grad_norm=max_grad_norm,
         skip_nonfinite=watch.response.keeps_on,
     )
-    ids = getattr(getattr(data_loader, "dataset", None), "id_to_img_map", None)
-    buffer = LossBuffer(ids, watch.response, trace=trace)
-    watch.history = buffer.history
-    watch.response.load_state_dict(arguments)
-    start, last = arguments["iteration"], len(data_loader)  # type: ignore[arg-type]
-    progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
-    if arguments.get("scaler") and precision.scaler.is_enabled():
-        precision.scaler.load_state_dict(arguments["scaler"])
-    progress.load_state_dict(arguments.get("meters", {}))
     saver = Saver(
         checkpointer,
         checkpoint_period,
@@ -157,63 +157,120 @@ def do_train(
         in_background=save_in_background,
         before=before_save,
     )
-    breaks = Breaks(per_iter_end_callback_fn, evaluates_after, stop or StopSignals(), model, saver)
-
+    loop = _Loop(
+        dataset=dataset,
+        arguments=arguments,
+        last=last,
+        seed=seed,
+        log_period=log_period,
+        iterations_per_epoch=iterations_per_epoch,
+        step=step,
+        buffer=buffer,
+        trace=trace,
+        watch=watch,
+        progress=progress,
+        saver=saver,
+        breaks=Breaks(per_iter_end_callback_fn, evaluates_after, stop or StopSignals(), model, saver),
+    )
     logger.info("Start training at iteration %d of %d", start, last)
     model.train()
     step.clear_gradients()
-    num_images, iteration = 0, start
-    stopped_early = breaks.at_resume(start)
-    batches = Prefetcher(data_loader, Preparation(precision, device, normalize), device, overlap=prefetch)
-    progress.start()
-    for iteration, (images, targets, indices) in enumerate(() if stopped_early else watch.batches(batches), start + 1):
-        progress.data_arrived()
-        seed_step(seed, iteration, comm.get_rank())
-        lr = optimizer.param_groups[0]["lr"]
-        trace.begin(iteration, lr, indices)
-        watch.begin(iteration, lr, (images, targets, indices))
-        with watch.naming():
-            losses = step(images, targets, iteration=iteration)
-        buffer.append(iteration, losses, indices, dropped=step.dropped(iteration))
-        arguments["iteration"] = iteration
-        num_images += len(indices) * comm.get_world_size()
-
-        at_end = iteration == last
-        if at_end or (iterations_per_epoch and iteration % iterations_per_epoch == 0):
-            report_broken_images(getattr(data_loader, "dataset", None))
-        updated = step.ends_update(iteration)
-        leaves = breaks.is_asked_to_stop() and updated and not at_end
-        saves = at_end or leaves or saver.is_due(iteration, updated)
-        logs = at_end or iteration % log_period == 0
-        if saves or logs or breaks.evaluates_after(iteration) or step.guard.is_noticed():
-            progress.add_losses(buffer.read())  # the one synchronisation with the device
-            arguments.update(watch.response.state_dict())
-        progress.iteration_done()
-        if logs:
-            progress.report(iteration, lr=lr)
-        if saves:
-            trace.write_weights(iteration, model)
-            saver.save(iteration, final=at_end, at_once=leaves)
-        if leaves:
-            breaks.leave()
-        stopped_early = breaks.after(iteration, updated=updated, buffer=buffer)
-        if stopped_early:
-            break
-    if iteration == start and (stopped_early or start == last > 0):
-        saver.complete(start)
-    elif stopped_early and iteration < last:
-        report_broken_images(getattr(data_loader, "dataset", None))
-        progress.add_losses(buffer.read())
-        arguments.update(watch.response.state_dict())
-        trace.write_weights(iteration, model)
-        saver.save(iteration, final=True)
-    saver.wait()
-    return _finish(progress, TrainSummary(iteration - start, num_images, progress.seconds(), stopped_early))
-
-
-def _finish(progress: TrainProgress, summary: TrainSummary) -> TrainSummary:
-    progress.close()
+    summary = loop.run(
+        lambda: Prefetcher(data_loader, Preparation(precision, device, normalize), device, overlap=prefetch)
+    )
     duration = datetime.timedelta(seconds=summary.seconds)
     per_iteration = summary.seconds / max(summary.iterations, 1)
     logger.info("Total training time: %s (%.4f s / it)", duration, per_iteration)
     return summary
+
+
+@dataclass
+class _Loop:
+    """What happens in an iteration, and between two.
+
+    Args:
+        dataset: behind the batches, or None.
+        arguments: ``iteration``, iterations done so far, and what else a checkpoint holds; updated here.
+        last: iteration after which the run is done.
+        seed, log_period, iterations_per_epoch: see do_train.
+        step, buffer, trace, watch, progress, saver, breaks: the parts of the run.
+    """
+
+    dataset: Any
+    arguments: dict[str, Any]
+    last: int
+    seed: int
+    log_period: int
+    iterations_per_epoch: int
+    step: TrainStep
+    buffer: LossBuffer
+    trace: Trace
+    watch: FailureWatch
+    progress: TrainProgress
+    saver: Saver
+    breaks: Breaks
+
+    def run(self, make_batches: Callable[[], Iterable]) -> TrainSummary:
+        """Train until the batches end, or the callback or a signal ends it, and save."""
+        start = iteration = self.arguments["iteration"]
+        num_images = 0
+        stopped_early = self.breaks.at_resume(start)
+        batches = make_batches()
+        self.progress.start()
+        for iteration, batch in enumerate(() if stopped_early else self.watch.batches(batches), start + 1):
+            num_images += self._compute(iteration, batch) * comm.get_world_size()
+            stopped_early = self._follow_up(iteration)
+            if stopped_early:
+                break
+        if iteration == start and (stopped_early or start == self.last > 0):
+            self.saver.complete(start)
+        elif stopped_early and iteration < self.last:
+            report_broken_images(self.dataset)
+            self._read_losses()
+            self._save(iteration, final=True)
+        self.saver.wait()
+        seconds = self.progress.seconds()
+        self.progress.close()
+        return TrainSummary(iteration - start, num_images, seconds, stopped_early)
+
+    def _compute(self, iteration: int, batch: tuple[ImageList, Any, Sequence[int]]) -> int:
+        """Forward, backward and, where one is due, the update; gives the number of images."""
+        images, targets, indices = batch
+        self.progress.data_arrived()
+        seed_step(self.seed, iteration, comm.get_rank())
+        lr = self.step.optimizer.param_groups[0]["lr"]
+        self.trace.begin(iteration, lr, indices)
+        self.watch.begin(iteration, lr, batch)
+        with self.watch.naming():
+            losses = self.step(images, targets, iteration=iteration)
+        self.buffer.append(iteration, losses, indices, dropped=self.step.dropped(iteration))
+        self.arguments["iteration"] = iteration
+        return len(indices)
+
+    def _follow_up(self, iteration: int) -> bool:
+        """Read, log, save and call back, where it is time; True ends the training."""
+        at_end, updated = iteration == self.last, self.step.ends_update(iteration)
+        if at_end or (self.iterations_per_epoch and iteration % self.iterations_per_epoch == 0):
+            report_broken_images(self.dataset)
+        leaves = self.breaks.is_asked_to_stop() and updated and not at_end
+        saves = at_end or leaves or self.saver.is_due(iteration, updated)
+        logs = at_end or iteration % self.log_period == 0
+        if saves or logs or self.breaks.evaluates_after(iteration) or self.step.guard.is_noticed():
+            self._read_losses()
+        self.progress.iteration_done()
+        if logs:
+            self.progress.report(iteration, lr=self.watch.lr)
+        if saves:
+            self._save(iteration, final=at_end, at_once=leaves)
+        if leaves:
+            self.breaks.leave()
+        return self.breaks.after(iteration, updated=updated, buffer=self.buffer)
+
+    def _read_losses(self) -> None:
+        """Fetch the losses of the last iterations: the one synchronisation with the device."""
+        self.progress.add_losses(self.buffer.read())
+        self.arguments.update(self.watch.response.state_dict())
+
+    def _save(self, iteration: int, *, final: bool, at_once: bool = False) -> None:
+        self.trace.write_weights(iteration, self.step.model)
+        self.saver.save(iteration, final=final, at_once=at_once)

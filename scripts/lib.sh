@@ -18,9 +18,10 @@ has_module() { # PYTHON MODULE: finds it without importing it
     "$1" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$2" 2>/dev/null
 }
 
-is_externally_managed() { # PYTHON: a system Python that pip must leave alone (PEP 668)
+is_externally_managed() { # PYTHON: a system Python that pip must leave alone (PEP 668), unless it is told not to
     "$1" -c 'import os, sys, sysconfig
 sys.exit(sys.prefix != sys.base_prefix
+         or os.environ.get("PIP_BREAK_SYSTEM_PACKAGES", "").lower() in ("1", "true", "yes", "on")
          or not os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")))'
 }
 

@@ -185,7 +185,7 @@ def main(plan_path: str) -> None:
         run = folder / f"run{index:02d}"
         run.mkdir()
         starts = try_run(argv, run, kills)
-        while len(starts) == 1:  # it was faster than the first one, and had ended
+        while moment is None and len(starts) == 1:  # it was faster than the first one, and had ended
             kills[0] = (moment, kills[0][1] / 2)
             shutil.rmtree(run)
             run.mkdir()

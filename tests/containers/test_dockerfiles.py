@@ -119,7 +119,7 @@ TRAIN = (
 @pytest.mark.slow
 @pytest.mark.extras
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize(("file", "number"), [("Dockerfile", 5), ("Dockerfile.cpu", 5), ("docker/MaskRCNN", 4)])
+@pytest.mark.parametrize(("file", "number"), [("Dockerfile", 6), ("Dockerfile.cpu", 5), ("docker/MaskRCNN", 4)])
 def test_every_run_line_runs_here(file, number, tmp_path):
     """In order, on this machine's own files; then the image works for a user whom nobody knows."""
     python = Path(sys.executable).parent

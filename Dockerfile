@@ -35,7 +35,7 @@ COPY docker/requirements.py /workspace/dependencies/docker/requirements.py
 # NVIDIA's image brings an OpenCV of its own, which lies in the same folder as the headless one.
 RUN python3 /workspace/dependencies/docker/requirements.py tensorboard >/workspace/dependencies/requirements.txt \
     && python3 -m pip uninstall -y opencv opencv-python \
-    && python3 -m pip install --no-cache-dir -r /workspace/dependencies/requirements.txt \
+    && python3 -m pip install --no-cache-dir -r /workspace/dependencies/requirements.txt "setuptools>=77" \
     && python3 -c "import cv2, torch"
 COPY docker/healthcheck.sh /usr/local/bin/maskrcnn-health
 RUN install -d -m 1777 /cache

@@ -1,0 +1,15 @@
+"""Train under torchrun, by hand or by an agent of ClearML.
+
+Example: python tools/clearml_train.py --config configs/e2e_mask_rcnn_R_50_FPN_1x.yaml --standalone --nproc_per_node 2
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # an agent's clone is not installed
+
+from maskrcnn_benchmark.apps.clearml_train import main
+from maskrcnn_benchmark.config import cfg
+
+if __name__ == "__main__":
+    main(cfg)

@@ -9,6 +9,15 @@ from maskrcnn_benchmark.tracking.tracker import TrackedRun
 
 SECTION = "General"
 """Of the hyperparameters: where the config values stand."""
+# Of what ClearML would patch or look for by itself, nothing: our own reports are complete, and its search for the
+# repository and its requirements reads every Python file below it, for minutes, and uploads uncommitted changes.
+_CAPTURED = dict.fromkeys(
+    (
+        "hydra", "scikit", "joblib", "matplotlib", "tensorflow", "tensorboard", "tfdefines", "pytorch", "megengine",
+        "xgboost", "catboost", "fastai", "lightgbm", "gradio", "detect_repository",
+    ),
+    False,
+)  # fmt: skip
 _NAMES = {"config": "Config", "model": "Model"}  # artifacts that teams look for under these names
 
 
@@ -74,7 +83,7 @@ class ClearmlTracker:
         self.task.close()
 
     def _init(self, run: TrackedRun) -> Any:
-        """Our own reports are complete: nothing else is to be captured but the console."""
+        """A task that captures the console and the machine's load."""
         task = self.package.Task.init(
             project_name="/".join(filter(None, (run.project, run.experiment))),
             task_name=run.name,
@@ -83,7 +92,7 @@ class ClearmlTracker:
             continue_last_task=run.run_id or False,
             output_uri=True,
             auto_connect_arg_parser=False,
-            auto_connect_frameworks=False,
+            auto_connect_frameworks=dict(_CAPTURED),
         )
         task.set_initial_iteration(0)  # iterations of a task that goes on are not counted from its last one
         return task

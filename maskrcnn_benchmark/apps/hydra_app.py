@@ -17,6 +17,8 @@ from maskrcnn_benchmark.apps.hydra_settings import TREE, empty_tree, nearest_key
 
 HYDRA_ERRORS_STATUS = 1
 """Hydra's own for settings that cannot be composed."""
+INTERRUPTED_STATUS = 130
+"""Ctrl-C, as in every shell."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _EXTRAS = {
     "hydra/sweeper/optuna": "sweeps-optuna",
@@ -59,7 +61,9 @@ def start(main: Callable[[], None], cfg: CfgNode) -> None:
     except CompactHydraException as error:
         sys.stderr.write(f"{error}\n{_further(error, cfg)}")
         raise SystemExit(HYDRA_ERRORS_STATUS) from error
-    except (Exception, KeyboardInterrupt):
+    except KeyboardInterrupt:  # the job has said how it goes on
+        raise SystemExit(INTERRUPTED_STATUS) from None
+    except Exception:
         from maskrcnn_benchmark.apps.errors import user_errors
 
         with user_errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ class ClearmlTracker:
         Raises:
             clearml.backend_api.session.defs.MissingConfigError: no server is configured.
         """
-        task = self.package.Task.current_task()
+        task = self._find_task()
         self.is_ours = task is None
         self.task = self._init(run) if task is None else task
         self.logger = self.task.get_logger()
@@ -82,8 +83,22 @@ class ClearmlTracker:
             self.task.mark_stopped()
         self.task.close()
 
+    def _find_task(self) -> Any | None:
+        """The task of this process, or of the launcher that has started it."""
+        launcher, _, task_id = os.environ.get("CLEARML_PROC_MASTER_ID", "").partition(":")
+        if not task_id or launcher == str(os.getpid()):
+            return self.package.Task.current_task()
+        # current_task would join it too, but with captures of its own: everything would be reported twice.
+        return self.package.Task.init(auto_connect_arg_parser=False, auto_connect_frameworks=False)
+
     def _init(self, run: TrackedRun) -> Any:
-        """A task that captures the console and the machine's load."""
+        """A task that captures the console and the machine's load.
+
+        Its reports go out from a thread. ClearML would fork a process for them, of a program that has threads and holds
+        a GPU; such a copy keeps locks and pipes open, and other programs' start then waits for ever. There is no public
+        switch for that but clearml.conf.
+        """
+        self.package.Task._report_subprocess_enabled = False
         task = self.package.Task.init(
             project_name="/".join(filter(None, (run.project, run.experiment))),
             task_name=run.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,18 +117,25 @@ TRAIN = (
 )
 
 
+@pytest.fixture
+def folder_that_goes(tmp_path):
+    """An image has gigabytes, which pytest would keep."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
 @pytest.mark.slow
 @pytest.mark.extras
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(("file", "number"), [("Dockerfile", 6), ("Dockerfile.cpu", 5), ("docker/MaskRCNN", 4)])
-def test_every_run_line_runs_here(file, number, tmp_path):
+def test_every_run_line_runs_here(file, number, folder_that_goes):
     """In order, on this machine's own files; then the image works for a user whom nobody knows."""
     python = Path(sys.executable).parent
     if file == "Dockerfile.cpu":  # whose base has no torch
-        machine = Machine(tmp_path, PATH=f"/opt/python/bin{os.pathsep}{os.environ['PATH']}")
+        machine = Machine(folder_that_goes, PATH=f"/opt/python/bin{os.pathsep}{os.environ['PATH']}")
         assert machine.run(f"{sys.executable} -m venv /opt/python").returncode == 0
     else:
-        machine = Machine(tmp_path, PATH=f"{python}{os.pathsep}{os.environ['PATH']}")
+        machine = Machine(folder_that_goes, PATH=f"{python}{os.pathsep}{os.environ['PATH']}")
     given = {"FORCE_CUDA": "0", "TORCH_INDEX_URL": os.environ.get("TORCH_INDEX_URL", "")}
     ran = machine.build(steps_of(REPOSITORY / file), given)
     assert len(ran) == number

@@ -48,6 +48,7 @@ def begin_task(clearml: types.ModuleType | None, project: str, name: str) -> Any
             project_name=project,
             task_name=name,
             reuse_last_task_id=False,
+            output_uri=True,
             auto_connect_frameworks=False,  # the training reports by itself
         )
     except Exception as error:
@@ -61,6 +62,14 @@ def begin_task(clearml: types.ModuleType | None, project: str, name: str) -> Any
 def is_remote(task: Any | None) -> bool:
     """Whether an agent runs this process."""
     return task is not None and not task.running_locally()
+
+
+def make_destination(task: Any) -> None:
+    """Let models go to ClearML's file server where the task names no other place: else only their paths are kept."""
+    try:
+        task.output_uri = task.output_uri or True
+    except Exception as error:
+        logger.warning("%s", hide_secrets(f"The ClearML task cannot take models ({describe(error)})"))
 
 
 def read_overrides(task: Any | None) -> list[str]:

@@ -25,6 +25,7 @@ from maskrcnn_benchmark.apps.clearml_task import (
     finish_task,
     import_clearml,
     is_remote,
+    make_destination,
     read_overrides,
 )
 from maskrcnn_benchmark.apps.errors import user_errors
@@ -81,6 +82,7 @@ def run(cfg: CfgNode, arguments: Sequence[str] | None) -> NoReturn:
     if data:
         os.environ["DATA_DIR"] = data
     if is_remote(task):
+        make_destination(task)
         build_kernels()
     tool = [str(ROOT / "tools" / "train_net.py"), "--config-file", config]
     summary = ["--json-summary", os.path.join(plan.output_dir, "dllogger.out")]

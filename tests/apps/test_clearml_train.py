@@ -12,7 +12,7 @@ import torch.distributed.run
 
 from maskrcnn_benchmark.apps import clearml_train
 from maskrcnn_benchmark.apps.clearml_options import TORCHRUN_FLAGS, TORCHRUN_VALUES, make_options, make_parser
-from maskrcnn_benchmark.apps.clearml_task import begin_task, finish_task, read_overrides
+from maskrcnn_benchmark.apps.clearml_task import begin_task, finish_task, make_destination, read_overrides
 from maskrcnn_benchmark.config import cfg
 from tests.apps.clearml_stubs import REPOSITORY, make_environment
 
@@ -175,6 +175,13 @@ def test_training_does_not_depend_on_a_server(reason, caplog, monkeypatch):
     assert begin_task(None, "p", "n") is None
     assert ("has no task" in caplog.text) == (reason == "RuntimeError")
     assert "swordfish" not in caplog.text
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, True), ("", True), ("s3://bucket", "s3://bucket")])
+def test_models_of_an_agent_have_a_destination(before, after):
+    task = types.SimpleNamespace(output_uri=before)
+    make_destination(task)
+    assert task.output_uri == after
 
 
 @pytest.mark.parametrize(

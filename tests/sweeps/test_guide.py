@@ -55,7 +55,7 @@ def test_commands_run_as_printed(checkout, block):
     for word, module in NEEDED.items():
         if word in block:
             pytest.importorskip(module, reason="the extra that the command installs is not there")
-    before = {path for path in checkout.rglob("model_final.pth")}
+    before = set(checkout.rglob("model_final.pth"))
     commands = "".join(line for line in block.splitlines(keepends=True) if not line.startswith("pip install"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

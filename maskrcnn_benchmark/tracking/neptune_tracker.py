@@ -21,8 +21,8 @@ logger = logging.getLogger("maskrcnn_benchmark.trainer")
 class NeptuneTracker:
     """One Neptune run: on the server of NEPTUNE_API_TOKEN, and without one, or where it does not answer, in files.
 
-    The files lie in .neptune below the working folder. The run has an id of our own, so what several starts have
-    written becomes one run where it is handed to a server.
+    The files lie in .neptune below the working folder. A resumed run goes on with its run on a server; in files each
+    start is a run of its own, with the same ``run_id``.
     """
 
     name = "neptune"
@@ -51,6 +51,7 @@ class NeptuneTracker:
             "capture_traceback": False,
         }
         self.run = self._begin(options)
+        self.run["run_id"] = run_id
         if run.experiment:
             self.run["sys/group_tags"].add([run.experiment])
         for key, value in run.settings.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -68,6 +69,8 @@ def run_job(settings: Any, cfg: CfgNode) -> float | tuple[float, ...] | None:
     batches, devices = debug_batches(plain), plain["trainer"]["devices"]
     if type(devices) is not int or devices < 1:
         raise ValueError(f"trainer.devices={devices}: give the number of processes")
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's own, which no loader's worker can have
+        multiprocessing.set_start_method(None, force=True)  # the platform's own
     interrupted = False
     try:
         with _torch_settings(), _hydra_log(), StopSignals() as stop, stop.exits():

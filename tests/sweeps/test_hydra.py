@@ -230,7 +230,9 @@ def test_optuna_maximises_the_ap_and_keeps_its_study(start, tmp_path):
 def test_jobs_in_processes_of_their_own(start, tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher", reason="extra sweeps-launchers")
     further = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=9"]
-    start("-m", f"hydra/launcher={launcher}", *further, "hparams.seed=1,2", "hparams.max_iter=2")
+    start(
+        "-m", f"hydra/launcher={launcher}", *further, "hparams.seed=1,2", "hparams.max_iter=2", "hparams.num_workers=1"
+    )
     (sweep,) = (tmp_path / "multirun" / "Default").glob("*/*")
     start("hparams.seed=2", "hparams.max_iter=2", "hydra.run.dir=alone")
     assert_same_run(sweep / "1", tmp_path / "alone")

@@ -86,7 +86,7 @@ is_first_node() { [[ "$JOBLOG" == joblog.log ]]; }
 # (TERM, USR1, HUP: by a batch system, or as first process of a container) is passed on to the command as TERM; Ctrl-C
 # reaches all its processes.
 run_logged() {
-    local folder job logger status=0 last told
+    local folder job="" logger status=0 last told="" passed_on=""
     folder="$(mktemp -d)"
     export MASKRCNN_STATUS_FILE="$folder/status"
     mkfifo "$folder/output"
@@ -95,13 +95,16 @@ run_logged() {
         exec tee -a "$RESULTS/$JOBLOG" <"$folder/output"
     ) &
     logger=$!
+    # TERM once: a second one would keep torchrun from waiting for its processes.
+    trap 'told=1 passed_on=TERM; trap "" TERM USR1 HUP; [[ -z "$job" ]] || kill -TERM "$job" 2>/dev/null || true' TERM USR1 HUP
+    trap 'told=1 passed_on=INT; [[ -z "$job" ]] || kill -INT -- "-$job" 2>/dev/null || true' INT
     set -m # a group of its own, in which Ctrl-C is not ignored
     "$@" >"$folder/output" 2>&1 </dev/null &
     job=$!
     set +m
-    # Once: a second one would keep torchrun from waiting for its processes.
-    trap 'told=1; trap "" TERM USR1 HUP; kill -TERM "$job" 2>/dev/null || true' TERM USR1 HUP
-    trap 'told=1; kill -INT -- "-$job" 2>/dev/null || true' INT
+    if [[ -n "$passed_on" ]]; then # told before the job had a number
+        kill "-$passed_on" -- "-$job" 2>/dev/null || true
+    fi
     while :; do
         told="" last=0
         wait "$job" || last=$?

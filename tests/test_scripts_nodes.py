@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -233,7 +232,6 @@ def test_told_to_stop(checkout, sent, to_group):
     for line in script.stdout:
         lines.append(line)
         if line == "ready\n":
-            time.sleep(0.2)  # the script has come to wait
             (os.killpg if to_group else os.kill)(script.pid, sent)
     assert script.wait(timeout=30) == 75
     assert "".join(lines).count("told to stop by") == 1

@@ -32,11 +32,11 @@ _ADDRESS = re.compile(r"(\w+://)(?:[^/@\s\"']*@)?([^\s\"'?#]*)(\?[^\s\"'#]*)?")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts and lists of dicts by their dotted names."""
+    """The leaves of nested dicts and lists of dicts by their dotted names; an empty dict has none."""
     if isinstance(tree, list) and tree and all(isinstance(each, dict) for each in tree):
         tree = {str(index): each for index, each in enumerate(tree)}
-    if not isinstance(tree, dict) or not tree:
-        return {prefix: tree} if prefix else {}
+    if not isinstance(tree, dict):
+        return {prefix: tree}
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))

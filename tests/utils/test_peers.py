@@ -56,7 +56,7 @@ def start_both(**environment):
 def test_each_end_watches_and_an_orderly_end_is_none_of_its_business(timeout_s, watching):
     done = start_both(MASKRCNN_PEER_TIMEOUT=timeout_s)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [watching, watching]
+    assert done.stdout.replace("\n", "") == 2 * watching  # two processes write, at the same time perhaps
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@
     python benchmarks/trackers.py --backends mlflow       one of them; MLFLOW_TRACKING_URI and the like are respected
     python benchmarks/trackers.py --step 0.35             with a known CPU time of a step, in seconds
 
-Each backend runs in processes of its own, whose whole CPU time counts, with that of all threads and of programs that
-the package starts: for a few and for many log lines, and for the same while waiting. From these follow the CPU time of
-a log line, of a second in which nothing happens, and of begin and end together. A demo step comes from two runs of
-tools/train_net.py without any backend. All are CPU times, so other programs on the machine matter little. Prints a
-table and writes benchmarks/results/trackers.json. Needs Linux.
+Each backend runs in a process of its own, whose whole CPU time counts, with that of all threads and of programs that
+the package starts: while log lines come, while nothing comes, and at begin and end together. A demo step comes from two
+runs of tools/train_net.py without any backend. All are CPU times, so other programs on the machine matter little.
+Prints a table and writes benchmarks/results/trackers.json. Needs Linux.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import importlib.util
+import json
 import os
 import resource
 import subprocess
@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "configs" / "demo" / "mask_rcnn_R_18_FPN_shapes.yaml"
 LOG_PERIOD = 20  # iterations, SOLVER.LOG_PERIOD of the demo
 DEMO_ITERATIONS = 3000
-FEW, MANY, WAITING = 10, 410, 20.0  # log lines, and seconds
+LINES, WAITING = 400, 20.0  # log lines, and seconds
+SETTLING = 4.0  # seconds in which a package ends what it does in the background
 PACE = 0.02  # seconds between two log lines
 STEPS = (10, 40)
 BACKENDS = ("jsonl", "dllogger", "tensorboard", "mlflow", "clearml", "neptune", "wandb")
@@ -87,19 +88,27 @@ def demo_step() -> float:
 
 def backend_costs(name: str) -> dict[str, float]:
     """CPU seconds of a log line, of a second without one, and of begin and end."""
-
-    def run(lines: int, wait: float) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(lines), str(wait)]
-            return children_cpu(command, folder)
-
-    few, many, waiting = run(FEW, 0.0), run(MANY, 0.0), run(FEW, WAITING)
-    line = max(many - few, 0.0) / (MANY - FEW)
-    return {"line": line, "idle_second": max(waiting - few, 0.0) / WAITING, "ends": few - FEW * line}
+    with tempfile.TemporaryDirectory() as folder:
+        total = children_cpu([sys.executable, str(Path(__file__).resolve()), "--worker", name], folder)
+        lines, idle = json.loads((Path(folder) / "cpu.json").read_text())
+    return {"line": lines / LINES, "idle_second": idle / WAITING, "ends": total - lines - idle}
 
 
-def work(name: str, lines: int, wait: float) -> None:
-    """What a process of ``backend_costs`` does: log lines like those of a training."""
+def cpu_now() -> float:
+    """CPU seconds so far of this process, with all its threads, and of the programs that it has started."""
+    pids = [os.getpid()]
+    for pid in pids:  # grows
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            pids += map(int, (task / "children").read_text().split())
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def work(name: str) -> None:
+    """What a process of ``backend_costs`` does: log lines like those of a training, and nothing, each for a while."""
     from maskrcnn_benchmark.apps.sinks import make_sinks
     from maskrcnn_benchmark.config import cfg
 
@@ -107,11 +116,21 @@ def work(name: str, lines: int, wait: float) -> None:
     cfg.merge_from_list(["TRACKING.BACKENDS", name if name != "none" else "()", "TRACKING.TIMEOUT", 600.0])
     sink = make_sinks(cfg, argparse.Namespace(json_summary="dllogger.out"), ".")
     sink.rewind(0)
-    for number in range(1, lines + 1):
-        figures = {name: 1.0 / (number + place) for place, name in enumerate(FIGURES)}
-        sink.log((number * LOG_PERIOD, 1), figures, text={name: f"{value:.4f}" for name, value in figures.items()})
-        time.sleep(PACE)
-    time.sleep(wait)
+
+    def log(first: int, last: int) -> float:
+        for number in range(first, last):
+            figures = {figure: 1.0 / (number + place) for place, figure in enumerate(FIGURES)}
+            sink.log((number * LOG_PERIOD, 1), figures, text={key: f"{value:.4f}" for key, value in figures.items()})
+            time.sleep(PACE)
+        while any(getattr(each, "queue", None) and each.queue.qsize() for each in sink.sinks):
+            time.sleep(0.1)
+        time.sleep(SETTLING)
+        return cpu_now()
+
+    begin = log(1, 5)
+    end = log(5, 5 + LINES)
+    time.sleep(WAITING)
+    Path("cpu.json").write_text(json.dumps([end - begin, cpu_now() - end]))
     sink.finish("finished")
 
 
@@ -120,11 +139,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument("--step", type=float, help="CPU seconds of a step, measured where not given")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        name, lines, wait = args.worker
-        work(name, int(lines), float(wait))
+        work(args.worker)
         return
     # Orphans become children of this process, which can then count them.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import re
 from collections.abc import Mapping
@@ -81,8 +82,11 @@ def is_lost_connection(error: BaseException) -> bool:
 
 
 def destroy_process_group() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one. What was wrapped for it is of no more use."""
     if _in_group():
+        # Wrapped models lie in cycles and hold the group, whose threads then live into the end of the interpreter: when
+        # one of them frees a Python object there, the process is aborted, with all its work done.
+        gc.collect()
         dist.destroy_process_group()
 
 

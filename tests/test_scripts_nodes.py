@@ -227,6 +227,8 @@ def test_told_to_stop(checkout, sent, to_group):
             "SKIP_SETUP": "1",
         },
         cwd=checkout.root.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        # A shell cannot listen to what was ignored when it began, as Ctrl-C is in what another shell runs with "&".
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     lines = []
     for line in script.stdout:

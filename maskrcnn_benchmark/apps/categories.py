@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskrcnn_benchmark.checkpoint.files import write_atomically
+
 FILE_NAME = "categories.json"
 
 _COCO_TEXT = (
@@ -55,10 +57,8 @@ def save_categories(folder: str | os.PathLike[str], dataset: Any) -> None:
     """
     ids = dataset.contiguous_category_id_to_json_id
     content = [{"id": ids[label], "name": name} for label, name in enumerate(dataset.categories, start=1)]
-    path = Path(folder, FILE_NAME)
-    scratch = path.with_name(FILE_NAME + ".tmp")
-    scratch.write_text(json.dumps(content, indent=1))
-    scratch.replace(path)
+    text = json.dumps(content, indent=1)
+    write_atomically(os.path.join(folder, FILE_NAME), lambda file: file.write(text.encode()))
 
 
 def load_categories(

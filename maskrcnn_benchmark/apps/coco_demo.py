@@ -21,8 +21,9 @@ from maskrcnn_benchmark.apps.drawing import (
     line_thickness,
     mask_montage,
 )
-from maskrcnn_benchmark.apps.predict import Predictor, drawn_keypoints, newest_of_run
+from maskrcnn_benchmark.apps.predict import Predictor, drawn_keypoints
 from maskrcnn_benchmark.apps.predict_coco import labels_and_scores, masks_of
+from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
 from maskrcnn_benchmark.config.classes import class_count
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -60,7 +61,7 @@ class COCODemo:
         self.masks_per_dim = masks_per_dim
         self.predictor = Predictor.from_config(
             self.cfg,
-            weights=newest_of_run(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
+            weights=newest_checkpoint(self.cfg.OUTPUT_DIR) or self.cfg.MODEL.WEIGHT,
             categories=load_categories(self.cfg.OUTPUT_DIR, class_count(self.cfg), self.cfg.DATASETS.CLASSES),
             confidence_threshold=0.0,
             mask_threshold=_HEAT_MAP if show_mask_heatmaps else 0.5,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maskrcnn_benchmark.apps.manifest_facts import flatten
+from maskrcnn_benchmark.utils.nested import flatten
 
 # Where two runs can part.
 WEIGHTS_AT_START, IMAGES, RATE, LOSSES, LENGTH, EVALUATION = (

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.categories import load_categories
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.export_images import CanvasPreparer, compare
-from maskrcnn_benchmark.apps.predict import config_of, newest_checkpoint
+from maskrcnn_benchmark.apps.predict import config_of, find_checkpoint
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config.classes import class_count
 from maskrcnn_benchmark.data.transforms.normalize import DeviceNormalize, Normalize
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
     """Run the program with parsed options of ``make_parser``."""
     setup_logger("maskrcnn_benchmark", "", 0)
     check_options(args)
-    weights = newest_checkpoint(args.weights)
+    weights = find_checkpoint(args.weights)
     cfg = make_config(weights, args.config_file, args.opts)
     shapes = make_shapes(cfg, args.size, batch=args.batch, takes_pixels=args.input == "uint8")
     detector = build_detector(cfg, weights)

@@ -32,7 +32,6 @@ from maskrcnn_benchmark.apps.errors import describe
 from maskrcnn_benchmark.apps.manifest_facts import (
     environment_facts,
     execution_facts,
-    flatten,
     gather_processes,
     make_config_facts,
     make_data_facts,
@@ -45,6 +44,7 @@ from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.tracking.trace import TRACE_FILE, TRACE_FORMAT, Trace
 from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils.nested import flatten
 
 logger = logging.getLogger("maskrcnn_benchmark")
 

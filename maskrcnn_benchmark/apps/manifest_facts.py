@@ -22,6 +22,7 @@ from maskrcnn_benchmark.ops import backend_info
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.collect_env import collect_machine, collect_variables, collect_versions
 from maskrcnn_benchmark.utils.digest import digest_file
+from maskrcnn_benchmark.utils.nested import flatten
 
 PACKAGE = Path(maskrcnn_benchmark.__file__).resolve().parent
 GIT_SECONDS = 5.0  # a checkout on a slow file system must not hold up a run for longer
@@ -29,18 +30,6 @@ GIT_SECONDS = 5.0  # a checkout on a slow file system must not hold up a run for
 _COMPILER = re.compile(rb"(?:GCC: |clang version )[^\0\n]{3,80}")
 # What may be secret in an address: user and password before the host, and the query.
 _ADDRESS = re.compile(r"(\w+://)(?:[^/@\s\"']*@)?([^\s\"'?#]*)(\?[^\s\"'#]*)?")
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts and lists of dicts by their dotted names; an empty dict has none."""
-    if isinstance(tree, list) and tree and all(isinstance(each, dict) for each in tree):
-        tree = {str(index): each for index, each in enumerate(tree)}
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return leaves
 
 
 def hide_secrets(text: str) -> str:

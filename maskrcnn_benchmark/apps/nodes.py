@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from yacs.config import CfgNode
 
 import maskrcnn_benchmark
 from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils.nested import flatten
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
@@ -39,7 +38,7 @@ def validate_agreement(cfg: CfgNode) -> None:
     """
     if comm.get_world_size() == 1:
         return
-    own = dict(_flat(cfg))
+    own = {key: repr(value) for key, value in flatten(cfg).items() if key not in OWN}
     own["NNODES"] = os.environ.get("NNODES", "")
     own["the version of maskrcnn_benchmark"] = maskrcnn_benchmark.__version__
     own["the version of torch"] = torch.__version__
@@ -51,16 +50,6 @@ def validate_agreement(cfg: CfgNode) -> None:
                     f"{name} is {value} in process 0, but {other.get(name)} in process {rank}; start every node with "
                     "the same command and the same program"
                 )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys with their values as text, without what may differ."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif name not in OWN:
-            yield name, repr(value)
 
 
 def tell_of_own_folders(folder: str) -> None:

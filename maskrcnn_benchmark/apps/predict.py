@@ -21,6 +21,7 @@ from maskrcnn_benchmark.apps.drawing import DrawnKeypoints, distinct_colours, dr
 from maskrcnn_benchmark.apps.predict_coco import coco_annotations, labels_and_scores, masks_of
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.files import read_weights
+from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
 from maskrcnn_benchmark.config import CfgNode as ConfigNode
 from maskrcnn_benchmark.config.check_heads import check_masks_for_pasting
 from maskrcnn_benchmark.config.classes import class_count, only_proposes
@@ -126,7 +127,7 @@ class Predictor:
             FileNotFoundError: there is no such checkpoint.
             ValueError: the file is damaged, or no config was saved with it and none is given.
         """
-        path = newest_checkpoint(path)
+        path = find_checkpoint(path)
         cfg = config_of(path, config_file)
         cfg.merge_from_list(list(options))
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -182,7 +183,7 @@ class Predictor:
         return coco_annotations(prediction, self.categories, image_id=image_id, first_id=first_id)
 
 
-def newest_checkpoint(path: str | os.PathLike[str]) -> str:
+def find_checkpoint(path: str | os.PathLike[str]) -> str:
     """The path itself if it is a file; the newest checkpoint if it is a run's folder.
 
     Raises:
@@ -190,21 +191,11 @@ def newest_checkpoint(path: str | os.PathLike[str]) -> str:
     """
     if Path(path).is_file():
         return str(path)
-    newest = newest_of_run(path)
+    newest = newest_checkpoint(str(path))
     if not newest:
         kind = "has no file last_checkpoint" if Path(path).is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {kind}; give a .pth file or the output folder of a training run")
     return newest
-
-
-def newest_of_run(folder: str | os.PathLike[str]) -> str:
-    """The newest checkpoint of a run's folder, also of one that was moved; "" when there is none."""
-    marker = Path(folder, "last_checkpoint")
-    if not marker.is_file():
-        return ""
-    named = Path(marker.read_text().strip())
-    beside = Path(folder, named.name)
-    return str(named if named.is_file() or not beside.is_file() else beside)
 
 
 def config_of(checkpoint: str, config_file: str | None) -> ConfigNode:

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.coco_demo import COCODemo
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.start import build_config
 from maskrcnn_benchmark.apps.video import VideoReader
 from maskrcnn_benchmark.utils.allocator import keep_pages
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
         cfg: the config tree with its defaults; stays as it is.
     """
     setup_logger("maskrcnn_benchmark", "", 0)
-    cfg = build_config(args, cfg)
+    cfg = build_on_this_machine(args, cfg)
     open_window()
     keep_pages()
     with contextlib.closing(VideoReader(args.camera)) as reader:
@@ -70,12 +71,9 @@ def main(args: argparse.Namespace, cfg: CfgNode) -> None:
     cv2.destroyAllWindows()
 
 
-def build_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
-    """The defaults, the file, the options typed after the command; on the CPU where there is no CUDA device."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+def build_on_this_machine(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:
+    """The config, on the CPU where there is no CUDA device."""
+    cfg = build_config(args, cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg

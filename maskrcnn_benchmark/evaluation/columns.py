@@ -5,10 +5,8 @@ Letters: D detections, R masks.
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import itemgetter
@@ -20,6 +18,7 @@ import orjson
 from pycocotools import mask as mask_utils
 
 from maskrcnn_benchmark.data.datasets.json_stream import UnsplittableError, read_items
+from maskrcnn_benchmark.utils.collection import no_collection
 
 
 @dataclass(frozen=True)
@@ -162,18 +161,6 @@ class Detections:
                 {"image_id": image_id, "category_id": category, name: value, "score": score}
                 for image_id, category, value, score in zip(*columns, strict=True)
             ]
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Millions of new objects make the search for cycles, of which there are none, take longer than the parser."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _join(texts: Sequence[bytes | memoryview]) -> np.ndarray:

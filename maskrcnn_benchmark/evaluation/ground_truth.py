@@ -17,8 +17,9 @@ import torch
 from pycocotools.coco import COCO
 
 from maskrcnn_benchmark.ops import rasterize_polygons
+from maskrcnn_benchmark.utils.collection import no_collection
 
-from .columns import Masks, no_collection
+from .columns import Masks
 
 _MIN_COORDS = 6  # of a ring; pycocotools takes four numbers for a box
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically
+from maskrcnn_benchmark.checkpoint.files import read_weights, save_atomically, write_atomically
 from maskrcnn_benchmark.ops import paste_masks_rle
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoints_of
@@ -142,11 +142,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename."""
+    """Write a file, complete or not at all; its folder is made when it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_bytes(content)
-    scratch.replace(path)
+    write_atomically(str(path), lambda file: file.write(content))
 
 
 def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:

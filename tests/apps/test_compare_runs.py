@@ -13,7 +13,7 @@ import torch
 from maskrcnn_benchmark.apps.compare_causes import IMAGES, LOSSES, facts_at, find_causes, why_without_cause
 from maskrcnn_benchmark.apps.compare_checkpoints import largest_difference, same_bits
 from maskrcnn_benchmark.apps.compare_runs import main, make_parser
-from maskrcnn_benchmark.apps.manifest_facts import flatten
+from maskrcnn_benchmark.utils.nested import flatten
 from tests.apps.repeat_runs import runs
 
 __all__ = ["runs"]  # a fixture

@@ -15,7 +15,6 @@ from maskrcnn_benchmark.apps import manifest as manifest_module
 from maskrcnn_benchmark.apps import manifest_facts
 from maskrcnn_benchmark.apps.manifest import RunRecord, read_manifest
 from maskrcnn_benchmark.apps.manifest_facts import (
-    flatten,
     gather_processes,
     git_facts,
     hide_secrets,
@@ -27,6 +26,7 @@ from maskrcnn_benchmark.checkpoint.files import read_weights
 from maskrcnn_benchmark.config import cfg as global_cfg
 from maskrcnn_benchmark.utils import collect_env
 from maskrcnn_benchmark.utils.digest import digest_file, digest_tensors
+from maskrcnn_benchmark.utils.nested import flatten
 from tests.apps.repeat_runs import runs
 
 __all__ = ["runs"]  # a fixture

@@ -21,7 +21,7 @@ from maskrcnn_benchmark.apps.categories import (
     save_categories,
 )
 from maskrcnn_benchmark.apps.coco_demo import COCODemo
-from maskrcnn_benchmark.apps.predict import Predictor, newest_checkpoint
+from maskrcnn_benchmark.apps.predict import Predictor, find_checkpoint
 from maskrcnn_benchmark.apps.predict_files import find_images, main, make_parser, predict_files, read_upright
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config import CfgNode, cfg
@@ -256,15 +256,15 @@ def test_checkpoint_without_config_or_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="config-file"):
         Predictor.from_checkpoint(tmp_path / "bare.pth")
     with pytest.raises(FileNotFoundError, match="last_checkpoint"):
-        newest_checkpoint(tmp_path)
+        find_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        newest_checkpoint(tmp_path / "missing.pth")
+        find_checkpoint(tmp_path / "missing.pth")
 
 
 def test_moved_run_is_found(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "last_checkpoint").write_text("/another/machine/model_final.pth")
     (tmp_path / "model_final.pth").write_bytes((run_folder / "model_final.pth").read_bytes())
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "model_final.pth")
+    assert find_checkpoint(tmp_path) == str(tmp_path / "model_final.pth")
 
 
 def _command(*arguments: object) -> int:

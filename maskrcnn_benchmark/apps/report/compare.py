@@ -17,11 +17,12 @@ from maskrcnn_benchmark.apps.report import page
 from maskrcnn_benchmark.apps.report.charts import Series, line_chart
 from maskrcnn_benchmark.apps.report.page import Section
 from maskrcnn_benchmark.apps.report.report import make_tiles
-from maskrcnn_benchmark.apps.report.run_folder import RunFolder, flat
+from maskrcnn_benchmark.apps.report.run_folder import RunFolder
 from maskrcnn_benchmark.apps.report.settings import manifest_rows, shown
 from maskrcnn_benchmark.apps.report.training import TASKS, evaluated
 from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.utils.logger import setup_logger
+from maskrcnn_benchmark.utils.nested import flatten
 
 # Which machine, when and where: what always differs and explains nothing.
 _BORING = ("starts.", "end.", "trace.")
@@ -58,7 +59,7 @@ def render_comparison(runs: Sequence[RunFolder]) -> str:
     sections = [
         Section("figures", "Figures", _figures(runs, names)),
         Section("curves", "Curves", page.charts(_curves(runs, names))),
-        Section("config", "Configuration", _differences([flat(run.config) for run in runs], names)),
+        Section("config", "Configuration", _differences([flatten(run.config) for run in runs], names)),
         Section("manifest", "Manifest", _differences([_manifest(run) for run in runs], names)),
     ]
     return page.render_page(

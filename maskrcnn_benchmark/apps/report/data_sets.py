@@ -11,12 +11,11 @@ import numpy as np
 
 from maskrcnn_benchmark.config import CfgNode
 from maskrcnn_benchmark.config.catalog import resolve_dataset
+from maskrcnn_benchmark.data.datasets.report import LARGE, SMALL
 from maskrcnn_benchmark.data.open_dataset import make_opened_dataset
 from maskrcnn_benchmark.data.synthetic import shapes_folder
 
 MOST_IMAGES = 5000
-# COCO's limits between small, medium and large objects, side of a square in pixels.
-SMALL, LARGE = 32, 96
 
 
 @dataclass(frozen=True)

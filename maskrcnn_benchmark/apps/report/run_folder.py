@@ -127,17 +127,6 @@ def as_number(value: Any) -> float | None:
     return float(value) if value in ("nan", "inf", "-inf") else None
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"SOLVER.BASE_LR": 0.02, ...} of nested dicts."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _read_lines(path: Path, notes: list[str], *, needed: bool = True) -> list[dict[str, Any]]:
     if not path.is_file():
         if needed:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn_benchmark.apps.report.run_folder import RunFolder, flat
+from maskrcnn_benchmark.apps.report.run_folder import RunFolder
 from maskrcnn_benchmark.config import CfgNode
 from maskrcnn_benchmark.config.defaults import _C as defaults
+from maskrcnn_benchmark.utils.nested import flatten
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # Where a run is and what it is called says nothing about what it does.
@@ -43,7 +44,7 @@ def config_difference(run: RunFolder) -> ConfigDifference | None:
     """Compare with every published config and take the one with the fewest differences; None without a config."""
     if not run.config:
         return None
-    own = {key: _plain(value) for key, value in flat(run.config).items() if key not in _PLACES}
+    own = {key: _plain(value) for key, value in flatten(run.config).items() if key not in _PLACES}
     candidates = {"": _flat_defaults(), **_published()}
     nearest = min(candidates, key=lambda name: (len(_differing(candidates[name], own)), name))
     published = candidates[nearest]
@@ -53,13 +54,13 @@ def config_difference(run: RunFolder) -> ConfigDifference | None:
 
 def manifest_rows(run: RunFolder) -> list[tuple[str, str]]:
     """(dotted name, value) of everything in the manifest but the config, which is shown by itself."""
-    facts = {key: value for key, value in flat(_listed(run.manifest)).items() if ".config.values." not in f".{key}."}
+    facts = {key: value for key, value in flatten(run.manifest).items() if ".config.values." not in f".{key}."}
     return [(key, shown(value)) for key, value in facts.items()]
 
 
 def config_rows(run: RunFolder) -> list[tuple[str, str]]:
     """(key, value) of the whole config."""
-    return [(key, shown(value)) for key, value in sorted(flat(run.config).items())]
+    return [(key, shown(value)) for key, value in sorted(flatten(run.config).items())]
 
 
 @functools.cache
@@ -76,11 +77,7 @@ def _flat_defaults(path: Path | None = None) -> dict[str, Any]:
     tree = defaults.clone()
     if path is not None:
         tree.merge_from_file(str(path))
-    return {key: _plain(value) for key, value in flat(_as_dict(tree)).items() if key not in _PLACES}
-
-
-def _as_dict(tree: CfgNode) -> dict[str, Any]:
-    return {key: _as_dict(value) if isinstance(value, CfgNode) else value for key, value in tree.items()}
+    return {key: _plain(value) for key, value in flatten(tree).items() if key not in _PLACES}
 
 
 def _plain(value: Any) -> Any:
@@ -94,15 +91,6 @@ def _plain(value: Any) -> Any:
 
 def _differing(published: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in published.keys() | own.keys() if published.get(key) != own.get(key))
-
-
-def _listed(value: Any) -> Any:
-    """Lists as dicts by place, so that they can be shown flat."""
-    if isinstance(value, Mapping):
-        return {key: _listed(part) for key, part in value.items()}
-    if isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
-        return {str(place): _listed(part) for place, part in enumerate(value)}
-    return value
 
 
 def shown(value: Any) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from maskrcnn_benchmark.data.datasets.coco_annotations import FAULTS, Annotation
 from maskrcnn_benchmark.data.datasets.json_stream import UnsplittableError, read_members
 from maskrcnn_benchmark.data.datasets.packed.arrays import PackedAnnotations, PackedStrings, offsets_of
 from maskrcnn_benchmark.data.image_header import check_pixels
+from maskrcnn_benchmark.utils.collection import no_collection
 
 _LARGE = 32 << 20  # bytes; a smaller file is parsed at once
 
@@ -55,7 +55,7 @@ def pack_coco_json(ann_file: Path) -> PackedAnnotations:
         ValueError: when the file is not such a file; the message names the file and the faulty entry.
     """
     try:
-        with _no_collection():
+        with no_collection():
             if ann_file.is_file() and ann_file.stat().st_size >= _LARGE:
                 with contextlib.suppress(UnsplittableError):
                     return _pack(read_members(ann_file))
@@ -65,18 +65,6 @@ def pack_coco_json(ann_file: Path) -> PackedAnnotations:
         if str(ann_file) in detail:
             raise
         raise ValueError(f"annotation file {ann_file}: {detail}") from error
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Millions of new lists make the search for cycles, of which there are none, take longer than the parser."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _pack(members: Iterable[tuple[str, Any]]) -> PackedAnnotations:

@@ -14,7 +14,7 @@ from maskrcnn_benchmark.data.image_io import read_image
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 # COCO's limits between small, medium and large objects, side of a square in pixels.
-_SMALL, _LARGE = 32, 96
+SMALL, LARGE = 32, 96
 _TINY = 1.0  # square pixels
 
 
@@ -48,9 +48,9 @@ class DataReport:
                 lines.append(f"{what}: width x height from {low} to {high}, median {middle}")
         if self.object_sizes:
             sides = np.sqrt(np.maximum(np.array(self.object_sizes), 0).prod(axis=1))
-            small, large = int((sides < _SMALL).sum()), int((sides >= _LARGE).sum())
+            small, large = int((sides < SMALL).sum()), int((sides >= LARGE).sum())
             medium = len(sides) - small - large
-            lines.append(f"objects: {small} small (below {_SMALL}x{_SMALL}), {medium} medium, {large} large")
+            lines.append(f"objects: {small} small (below {SMALL}x{SMALL}), {medium} medium, {large} large")
         return lines
 
 

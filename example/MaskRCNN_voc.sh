@@ -1,28 +1,8 @@
 #!/usr/bin/env bash
 # dataset: voc0712-min
 # 2 GPUs, 2 images each; boxes only, since VOC has few masks.
-# Sends a training to a queue of ClearML; docs/clearml.md. From the environment:
-#   DATASET_ID   of ClearML (needed): VOC2007/ with JPEGImages/, Annotations/ and ImageSets/
-#   REGISTRY, IMAGE, QUEUE, BRANCH, DOCKER_ARGS, CONFIG, NPROC_PER_NODE   as below
-#   OPTS         more config keys and values, "SOLVER.MAX_ITER 100"
-#   OUTPUT_URI   where the model goes (default: ClearML's file server)
+# As MaskRCNN.sh, with its environment; DATASET_ID names VOC2007/ with JPEGImages/, Annotations/ and ImageSets/.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-CONFIG="${CONFIG:-configs/pascal_voc/e2e_faster_rcnn_R_50_C4_1x_4_gpu_voc.yaml}"
-IMAGE="${IMAGE:-${REGISTRY:-registry.example.com/team}/mask_rcnn:latest}"
-
-# The image holds all packages: the agent must not install others beside its PyTorch.
-clearml-task --project clearml-example-project \
-    --name "MaskRCNN_$(basename "$CONFIG" .yaml)" \
-    --script tools/clearml_train.py \
-    --docker "$IMAGE" \
-    --docker_args="${DOCKER_ARGS:---shm-size=8gb}" \
-    --skip-python-env-install \
-    --branch "${BRANCH:-main}" --queue "${QUEUE:-gpu01}" \
-    ${OUTPUT_URI:+--output-uri "$OUTPUT_URI"} \
-    --args dataset_id="${DATASET_ID:?names the data set voc0712-min of ClearML}" \
-    dataset_path=data/VOCdevkit \
-    config="$CONFIG" \
-    opts="${OPTS:-}" \
-    standalone=True nproc_per_node="${NPROC_PER_NODE:-2}"
+export CONFIG="${CONFIG:-configs/pascal_voc/e2e_faster_rcnn_R_50_C4_1x_4_gpu_voc.yaml}"
+export DATASET_PATH="${DATASET_PATH:-data/VOCdevkit}" DATASET_KEYS=""
+exec bash "$(dirname "${BASH_SOURCE[0]}")/MaskRCNN.sh"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ import pytest
 from maskrcnn_benchmark.config import cfg as global_cfg
 from maskrcnn_benchmark.data import make_dataset
 from tests.data.tiny_formats import FORMATS, WITHOUT_MASKS
+from tests.fuzz.mutate import changed, places
 from tools.check_dataset import main as check_dataset
 
 # The file that is damaged, below the folder of the format.
@@ -26,26 +24,6 @@ FILES = {
     "instance_png": "masks/a_mask.png",
 }
 WRONG = [None, math.nan, -1, 1e300, 10**30, "x", "", [], {}, [[]], True, [None], [1e300] * 4]
-
-
-def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
-    """Where something stands in a json: every key and the first items of every list."""
-    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
-    for key, item in items:
-        yield (*path, key)
-        yield from places(item, (*path, key))
-
-
-def changed(data: Any, path: tuple, value: Any, *, remove: bool = False) -> Any:
-    data = copy.deepcopy(data)
-    node = data
-    for key in path[:-1]:
-        node = node[key]
-    if remove:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return data
 
 
 def use(kind: str, entry: dict, *, name: str) -> str:
@@ -73,7 +51,7 @@ def test_every_field_of_a_json(tmp_path: Path, kind: str, capsys) -> None:
     path = tmp_path / "data" / FILES[kind]
     whole = json.loads(path.read_text())
     refused = 0
-    where = list(places(whole))
+    where = list(places(whole, most=2))
     for number, place in enumerate(where):
         for value in [WRONG[number % len(WRONG)], WRONG[(number * 5 + 3) % len(WRONG)]]:
             path.write_text(json.dumps(changed(whole, place, value)))

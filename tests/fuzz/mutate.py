@@ -55,12 +55,12 @@ def mutate_bytes(data: bytes, rng: np.random.Generator, *, other: bytes = b"") -
     return bytes(result)
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something stands in a tree of dicts and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+def places(value: Any, path: tuple[Any, ...] = (), *, most: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a tree of dicts and lists; of each list in the first ``most`` items, or in all."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:most]) if isinstance(value, list) else ()
     for key, item in items:
         yield (*path, key)
-        yield from places(item, (*path, key))
+        yield from places(item, (*path, key), most=most)
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any = None, *, remove: bool = False) -> Any:

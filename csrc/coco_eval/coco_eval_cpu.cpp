@@ -6,78 +6,14 @@
 #include <limits>
 #include <numeric>
 
+#include "../common/outline.h"
 #include "../common/rle.h"
 
 namespace mrcnn::coco_eval {
 
 namespace {
 
-constexpr int64_t kFine = 5;         // fine points per pixel
-constexpr int64_t kFirstColumn = 2;  // the fine x before the crossing in column 0; that of column n lies kFine * n later
-constexpr double kFar = 1 << 28;     // in pixels: vertices beyond are pulled in, and NaN goes to -kFar
-
-// Where an outline crosses the middles of pixel columns. mask_targets has the same geometry for small bitmaps.
-class Crossings {
- public:
-  Crossings(int64_t height, int64_t width, Changes& changes) : height_(height), width_(width), changes_(changes) {}
-
-  // Draws an edge between two fine points.
-  void draw(int64_t x1, int64_t y1, int64_t x2, int64_t y2) {
-    const int64_t width = std::abs(x2 - x1), height = std::abs(y2 - y1);
-    if (width == 0) return;
-    if (width >= height) {
-      x1 <= x2 ? draw_flat(x1, y1, x2, y2) : draw_flat(x2, y2, x1, y1);
-    } else {
-      y1 <= y2 ? draw_steep(x1, y1, x2, y2) : draw_steep(x2, y2, x1, y1);
-    }
-  }
-
- private:
-  // The first column whose crossing lies at the fine x or behind it.
-  int64_t column_at(int64_t x) const {
-    return std::min(x <= kFirstColumn ? 0 : (x - kFirstColumn + kFine - 1) / kFine, width_);
-  }
-
-  // y: the upper of the two fine points beside the crossing.
-  void add(int64_t column, int64_t y) {
-    const int64_t row = y <= kFirstColumn ? 0 : std::min((y - kFirstColumn + kFine - 1) / kFine, height_);
-    changes_.push_back(static_cast<uint32_t>(column * height_ + row));
-  }
-
-  // One point for each x; x1 < x2.
-  void draw_flat(int64_t x1, int64_t y1, int64_t x2, int64_t y2) {
-    const double slope = static_cast<double>(y2 - y1) / static_cast<double>(x2 - x1);
-    const auto y_at = [&](int64_t step) {
-      return static_cast<int64_t>(static_cast<double>(y1) + slope * static_cast<double>(step) + 0.5);
-    };
-    for (int64_t column = column_at(x1), end = column_at(x2); column < end; ++column) {
-      const int64_t step = kFine * column + kFirstColumn - x1;
-      add(column, std::min(y_at(step), y_at(step + 1)));
-    }
-  }
-
-  // One point for each y; y1 < y2. The x of successive points differ by at most 1.
-  void draw_steep(int64_t x1, int64_t y1, int64_t x2, int64_t y2) {
-    const double slope = static_cast<double>(x2 - x1) / static_cast<double>(y2 - y1);
-    const bool rises = x2 > x1;
-    for (int64_t column = column_at(std::min(x1, x2)), end = column_at(std::max(x1, x2)); column < end; ++column) {
-      const int64_t before = kFine * column + kFirstColumn;
-      const auto has_crossed = [&](int64_t step) {
-        const auto x = static_cast<int64_t>(static_cast<double>(x1) + slope * static_cast<double>(step) + 0.5);
-        return rises ? x > before : x <= before;
-      };
-      // The first step behind the crossing: from an estimate to the exact one, which is seldom more than a step away.
-      const double estimate = (static_cast<double>(before) + 0.5 - static_cast<double>(x1)) / slope;
-      int64_t step = std::clamp(static_cast<int64_t>(estimate), int64_t{1}, y2 - y1);
-      while (step > 1 && has_crossed(step - 1)) --step;
-      while (step < y2 - y1 && !has_crossed(step)) ++step;
-      add(column, y1 + step - 1);
-    }
-  }
-
-  const int64_t height_, width_;
-  Changes& changes_;
-};
+constexpr double kFar = 1 << 28;  // in pixels: vertices beyond are pulled in, and NaN goes to -kFar
 
 // A coordinate on the fine grid, rounded as COCO does: towards zero after adding a half.
 int64_t to_fine(double coordinate) {
@@ -171,7 +107,9 @@ std::vector<uint8_t> rasterize(const Outline& outline, Scratch& scratch) {
     const int64_t begin = outline.ring_offsets[ring], end = outline.ring_offsets[ring + 1];
     if (begin == end) continue;
     scratch.ring.clear();
-    Crossings crossings(outline.height, outline.width, scratch.ring);
+    Crossings crossings(outline.height, outline.width, [&](int64_t column, int64_t row) {
+      scratch.ring.push_back(static_cast<uint32_t>(column * outline.height + row));
+    });
     int64_t x = to_fine(outline.coords[end * 2 - 2]), y = to_fine(outline.coords[end * 2 - 1]);
     for (int64_t vertex = begin; vertex < end; ++vertex) {
       const int64_t next_x = to_fine(outline.coords[vertex * 2]), next_y = to_fine(outline.coords[vertex * 2 + 1]);

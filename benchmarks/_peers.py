@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -92,23 +92,39 @@ LOADERS: dict[str, Callable[[], ModuleType]] = {
     "torchvision": load_torchvision,
     "detectron2": load_detectron2,
     "mmcv": load_mmcv,
-    "mmdet": load_mmdet,
+    "mmdetection": load_mmdet,
     "pycocotools": load_pycocotools,
     "faster-coco-eval": load_faster_coco_eval,
 }
 
 
-def find_peers(names: Iterable[str] = tuple(LOADERS)) -> tuple[dict[str, str], dict[str, str]]:
-    """Loads the peers of these names: the versions of those that work, and the reasons why the others do not."""
-    present, absent = {}, {}
-    for name in names:
+def find_peers(paths: Mapping[str, str] | None = None, wanted: Sequence[str] | None = None) -> dict[str, str]:
+    """Loads peers and says what came of each.
+
+    Args:
+        paths: name to a checkout of that peer, which goes before whatever is installed.
+        wanted: names of `LOADERS`; None for all of them.
+
+    Returns:
+        name to its version, or to "absent: " and the reason.
+
+    Raises:
+        ValueError: on a name that is not known.
+    """
+    unknown = sorted({*(paths or {}), *(wanted or ())} - set(LOADERS))
+    if unknown:
+        raise ValueError(f"no peer is called {', '.join(unknown)}; there are {', '.join(LOADERS)}")
+    for path in (paths or {}).values():
+        sys.path.insert(0, str(Path(path).resolve()))
+    found = {}
+    for name in LOADERS if wanted is None else wanted:
         try:
             module = LOADERS[name]()
         except PeerAbsent as error:
-            absent[name] = str(error)
+            found[name] = f"absent: {error}"
         else:
-            present[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
-    return present, absent
+            found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
+    return found
 
 
 def _add_folders() -> None:

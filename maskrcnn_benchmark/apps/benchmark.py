@@ -16,9 +16,10 @@ import torch
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.benchmark_build import Workload, build_inference_run, build_training_run
-from maskrcnn_benchmark.apps.benchmark_plan import TASKS, VARIANTS, Plan, build_plan, kept_settings, split_list
+from maskrcnn_benchmark.apps.benchmark_plan import Plan, build_plan, kept_settings, split_list
 from maskrcnn_benchmark.apps.benchmark_report import PROFILED_STEPS, add_utilization, format_rows, measure, write_trace
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.options.benchmark import make_parser as make_parser
 from maskrcnn_benchmark.apps.start import build_config, build_device, make_deterministic
 from maskrcnn_benchmark.engine.measure import describe_machine, processor_name
 from maskrcnn_benchmark.tracking import DLLoggerSink
@@ -29,34 +30,6 @@ from maskrcnn_benchmark.utils.flops import peak_tflops
 from maskrcnn_benchmark.utils.logger import setup_logger
 
 logger = logging.getLogger("maskrcnn_benchmark.benchmark")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/benchmark.py."""
-    parser = argparse.ArgumentParser(description="Measure training and inference; see docs/performance.md")
-    add = parser.add_argument
-    add("--config-file", default="", metavar="FILE", help="config to merge over the defaults")
-    add("--local_rank", "--local-rank", dest="local_rank", type=int, default=comm.get_local_rank())
-    add("--task", default="train", metavar="LIST", help=f"what is measured: {','.join(TASKS)} (default: %(default)s)")
-    add("--synthetic", action="store_true", help="invented batches and a random network: no data, no weights")
-    add("--image-size", type=int, nargs=2, metavar=("H", "W"), help="of invented photos; default: as in COCO")
-    add("--positives", type=int, default=64, metavar="N", help="positive regions of an invented image (default: 64)")
-    add("--batch-sizes", metavar="LIST", help="images a process, such as 1,2,8; default: the config's")
-    add("--dtypes", metavar="LIST", help="of float32,tf32,float16,bfloat16; default: the config's")
-    variants = f"each a few settings joined by +: KEY=VALUE, or one of {', '.join(VARIANTS)}"
-    add("--variants", default="config", metavar="LIST", help=variants)
-    add("--warmup", type=int, metavar="N", help="steps before (default: 10 on a GPU, 2 on the CPU)")
-    iterations = "measured steps (default: 50 on a GPU, 5 on the CPU); 0: SOLVER.MAX_ITER, or the test set once"
-    add("--iterations", type=int, metavar="N", help=iterations)
-    stages = "further steps, whose stages are measured (default: 10 on a GPU, 2 on the CPU)"
-    add("--stage-iterations", type=int, metavar="N", help=stages)
-    add("--no-flops", action="store_true", help="do not count operations, which takes one step")
-    add("--peak-tflops", type=float, metavar="X", help="of the device, for MFU; default: known for common GPUs")
-    add("--profile", metavar="FILE", help="also write a trace of some steps of each row, for chrome://tracing")
-    add("--out", metavar="FILE", help="write all figures as JSON")
-    add("--json-summary", metavar="FILE", help="write the figures of the last row in DLLogger's format")
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values that win over the file")
-    return parser
 
 
 @user_errors()

@@ -13,22 +13,11 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.options.benchmark import TASKS, VARIANTS
 from maskrcnn_benchmark.config import validate
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.utils import comm
 
-TASKS = ("train", "inference")
-# Names for --variants.
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "config": (),
-    "nchw": ("NHWC", "False"),
-    "nhwc": ("NHWC", "True"),
-    "eager": ("MODEL.CAPTURE", "eager"),
-    "cuda_graphs": ("MODEL.CAPTURE", "cuda_graphs"),
-    "compile": ("MODEL.CAPTURE", "compile"),
-    "fixed_slots": ("MODEL.ROI_MASK_HEAD.FIXED_SLOTS", "True"),
-    "deterministic": ("DETERMINISTIC", "True"),
-}
 # Learning rate on invented data: the weights, and with them the work, stay as they are.
 STEADY_RATE = 1e-8
 # (warm-up, measured, stage) steps where none are asked for.

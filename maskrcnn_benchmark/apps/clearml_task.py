@@ -7,14 +7,14 @@ import types
 from typing import Any
 
 from maskrcnn_benchmark.apps.errors import describe
-from maskrcnn_benchmark.engine.signals import EXIT_STATUS as STOPPED_STATUS
 from maskrcnn_benchmark.tracking.secrets import hide_secrets
+from maskrcnn_benchmark.utils import exit_status
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
 SECTION = "Overrides"
 """Of the hyperparameters: config keys and values that win over everything else."""
-STOPPED = (STOPPED_STATUS, 130)
+STOPPED = (exit_status.STOPPED, 130)
 """Exit statuses of a training that was told to stop, the second by Ctrl-C."""
 
 

@@ -25,13 +25,12 @@ from maskrcnn_benchmark.apps.compare_causes import (
 from maskrcnn_benchmark.apps.compare_checkpoints import compare_checkpoints
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import MANIFEST_FILE, read_manifest
+from maskrcnn_benchmark.apps.options.compare_runs import make_parser as make_parser
 from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.tracking.trace import TRACE_FILE, read_trace
 
 EQUAL, DIFFERENT = 0, 1  # exit statuses; 2, that of a user's mistake, says that they cannot be compared
 
-_DESCRIPTION = """Compare two output folders of tools/train_net.py: manifest, trace, last checkpoint, evaluation.
-Exit status: 0 the runs are equal bit for bit; 1 they differ; 2 they cannot be compared."""
 # Files of an evaluation, first what was detected, then what was made of it.
 _RESULTS = ("bbox.json", "segm.json", "keypoints.json", "box_proposals.pth", "evaluation.json")
 _SHOWN = 8  # causes
@@ -101,14 +100,6 @@ class RunFiles:
         parts = [f"{last} iterations", "running or killed" if end is None else end["reason"]]
         parts += [f"resumed at iteration {', '.join(map(str, resumed))}"] if resumed else []
         return f"{self.folder}: {'; '.join(parts)}"
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/compare_runs.py."""
-    parser = argparse.ArgumentParser(description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", metavar="A", help="output folder of one run")
-    parser.add_argument("b", metavar="B", help="output folder of the other")
-    return parser
 
 
 @user_errors()

@@ -16,15 +16,11 @@ from typing import NoReturn
 
 from maskrcnn_benchmark.apps.launcher import is_first_to_say, show_crashes, tell_launcher
 from maskrcnn_benchmark.engine.failures import explain
-from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils import comm, exit_status
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
 DEBUG_VARIABLE = "MASKRCNN_DEBUG"
-EXIT_STATUS = 2
-"""Something that the user can mend: the sentence on stderr says what."""
-LOST_STATUS = 3
-"""Another process of the run has gone; it, or the launcher, says why."""
 # What the package raises for a user's mistake. Anything else is our own fault and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, FloatingPointError, MemoryError)
 _LONGEST_SENTENCE = 1500  # characters
@@ -63,7 +59,7 @@ def _leave_with(sentence: str, error: Exception) -> NoReturn:
     if is_first_to_say(sentence):
         where = f" (process {comm.get_rank()})" if comm.get_world_size() > 1 else ""
         sys.stderr.write(f"error{where}: {sentence}\n")
-    raise SystemExit(EXIT_STATUS) from error
+    raise SystemExit(exit_status.MISTAKE) from error
 
 
 def _leave_after_another(error: Exception) -> NoReturn:
@@ -71,7 +67,7 @@ def _leave_after_another(error: Exception) -> NoReturn:
     time.sleep(_PAUSE)
     rank = os.environ.get("RANK", comm.get_rank())
     sys.stderr.write(f"process {rank}: another process of the run has gone ({describe(error)}), so this one ends\n")
-    raise SystemExit(LOST_STATUS) from error
+    raise SystemExit(exit_status.LOST) from error
 
 
 def describe(error: BaseException) -> str:

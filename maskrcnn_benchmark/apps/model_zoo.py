@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.apps.options.model_zoo import make_parser as make_parser
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import ImageList, padded_size
 
@@ -134,15 +135,6 @@ def make_table(cfg: CfgNode, folder: Path) -> str:
     """The rows of all published configs as Markdown."""
     rows = [str(make_row(cfg, folder, name)) for name in published_names(folder)]
     return "\n".join((f"| {' | '.join(_COLUMNS)} |", "| --- | ---: | ---: | --- | --- | --- |", *rows))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/model_zoo.py."""
-    parser = argparse.ArgumentParser(description="Write the table of published configs into a page, or print one row")
-    parser.add_argument("--configs", default="configs", metavar="FOLDER", help="of the config files")
-    parser.add_argument("--only", metavar="FILE", help="print the row of this config, relative to the folder")
-    parser.add_argument("--page", default="docs/model_zoo.md", metavar="FILE", help="whose table is replaced")
-    return parser
 
 
 def main(args: argparse.Namespace, cfg: CfgNode) -> None:

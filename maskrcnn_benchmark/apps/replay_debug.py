@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.options.replay_debug import make_parser as make_parser
 from maskrcnn_benchmark.checkpoint.files import read_weights
 from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.engine.precision import Precision
@@ -23,15 +24,6 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.structures.polygons import PackedPolygons
 from maskrcnn_benchmark.structures.targets import Targets
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/replay_debug.py."""
-    parser = argparse.ArgumentParser(description="Run the failed iteration of a debug bundle again")
-    parser.add_argument("bundle", help="a folder OUTPUT_DIR/debug/iteration_NNNNNNN")
-    parser.add_argument("--device", default="", help="cpu or cuda; the run's, where it is there")
-    parser.add_argument("--dtype", default="", help="replaces DTYPE: float32 tells whether half precision is the cause")
-    return parser
 
 
 @user_errors()

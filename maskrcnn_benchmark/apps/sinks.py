@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.errors import describe
 from maskrcnn_benchmark.apps.manifest import MANIFEST_FILE
 from maskrcnn_benchmark.apps.manifest_facts import make_config_facts
+from maskrcnn_benchmark.apps.options.report import REPORT_FILE
 from maskrcnn_benchmark.apps.prediction_sheet import write_prediction_sheets
-from maskrcnn_benchmark.apps.report.report import REPORT_FILE
 from maskrcnn_benchmark.apps.report.run_folder import CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
 from maskrcnn_benchmark.checkpoint.history import FINAL
 from maskrcnn_benchmark.tracking import DLLoggerSink, JsonLinesSink, MetricSink, SinkGroup, TensorBoardSink

@@ -74,30 +74,11 @@ class Run:
             self.close("failed" if isinstance(error, Exception) else "interrupted")
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, *, config_file: str, json_summary: str) -> None:
-    """The options that train and test share, with their published names; both defaults are given."""
-    parser.add_argument("--config-file", default=config_file, metavar="FILE", help="config to merge over the defaults")
-    parser.add_argument(
-        "--local_rank",
-        "--local-rank",
-        dest="local_rank",
-        type=int,
-        default=comm.get_local_rank(),
-        help="number of this process on its machine; launchers set it",
-    )
-    parser.add_argument("--fp16", action="store_true", help="mixed precision with float16, whatever DTYPE says")
-    parser.add_argument("--amp", action="store_true", help="the same as --fp16")
-    parser.add_argument("--json-summary", default=json_summary, metavar="FILE", help="DLLogger's JSON stream goes here")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values that win over the file"
-    )
-
-
 def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing: bool) -> Run:
     """Everything before the first part of the network is built.
 
     Args:
-        args: options of ``add_common_arguments``, and max_steps and skip_checkpoint of train.
+        args: options of ``options.common``, and max_steps and skip_checkpoint of train.
         cfg: the defaults; stays as it is.
         training, testing: which settings are checked.
 

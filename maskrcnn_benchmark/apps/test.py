@@ -16,9 +16,10 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.options.test_net import make_parser as make_parser
 from maskrcnn_benchmark.apps.report.report import make_report
 from maskrcnn_benchmark.apps.sinks import make_last_files
-from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
+from maskrcnn_benchmark.apps.start import Run, start_run
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config.classes import only_proposes
 from maskrcnn_benchmark.data import make_data_loader
@@ -34,19 +35,6 @@ from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/test_net.py."""
-    parser = argparse.ArgumentParser(description="Evaluate a detector on DATASETS.TEST")
-    add_common_arguments(
-        parser,
-        config_file="/workspace/object_detection/configs/e2e_mask_rcnn_R_50_FPN_1x.yaml",
-        json_summary="dllogger_inference.out",
-    )
-    parser.add_argument("--skip-eval", action="store_true", help="write the results, but do not evaluate them")
-    parser.add_argument("--infer_steps", type=int, default=-1, metavar="N", help="batches to run; -1 for all")
-    return parser
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from yacs.config import CfgNode
 from maskrcnn_benchmark.apps.categories import save_categories
 from maskrcnn_benchmark.apps.errors import user_errors
 from maskrcnn_benchmark.apps.manifest import RunRecord
+from maskrcnn_benchmark.apps.options.train_net import make_parser as make_parser
 from maskrcnn_benchmark.apps.report.report import make_report
 from maskrcnn_benchmark.apps.sinks import make_last_files
-from maskrcnn_benchmark.apps.start import Run, add_common_arguments, start_run
+from maskrcnn_benchmark.apps.start import Run, start_run
 from maskrcnn_benchmark.apps.tester import Tester
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
@@ -29,7 +30,6 @@ from maskrcnn_benchmark.engine.early_exit import EarlyExit, PerEpochEvaluation, 
 from maskrcnn_benchmark.engine.failures import FailureOptions
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.seeding import seed_step
-from maskrcnn_benchmark.engine.signals import EXIT_STATUS as STOPPED_STATUS
 from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
 from maskrcnn_benchmark.engine.trainer import TrainSummary, do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -41,20 +41,6 @@ from maskrcnn_benchmark.utils import comm
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 METADATA = {"BBOX_mAP": None, "MASK_mAP": None, "e2e_train_time": "s", "train_perf_fps": "images/s"}
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/train_net.py."""
-    parser = argparse.ArgumentParser(
-        description="Train a detector on DATASETS.TRAIN, then evaluate it",
-        epilog="A run that was interrupted goes on from its last checkpoint in OUTPUT_DIR when it is started again. "
-        f"SIGTERM and SIGUSR1 save the state first and end with status {STOPPED_STATUS}.",
-    )
-    add_common_arguments(parser, config_file="", json_summary="dllogger.out")
-    parser.add_argument("--max_steps", type=int, default=0, metavar="N", help="replaces SOLVER.MAX_ITER")
-    parser.add_argument("--skip-test", action="store_true", help="do not evaluate at the end")
-    parser.add_argument("--skip_checkpoint", action="store_true", help="save no checkpoints")
-    return parser
 
 
 @user_errors()

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.apps.coco_demo import COCODemo
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.options.webcam import make_parser as make_parser
 from maskrcnn_benchmark.apps.start import build_config
 from maskrcnn_benchmark.apps.video import VideoReader
 from maskrcnn_benchmark.utils.allocator import keep_pages
@@ -22,24 +23,6 @@ WINDOW = "Mask R-CNN (Esc ends)"
 ESCAPE = 27
 
 logger = logging.getLogger("maskrcnn_benchmark.predict")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of demo/webcam.py."""
-    parser = argparse.ArgumentParser(description="Show what a model detects in the pictures of a camera")
-    parser.add_argument(
-        "--config-file",
-        default="configs/caffe2/e2e_mask_rcnn_R_50_FPN_1x_caffe2.yaml",
-        metavar="FILE",
-        help="config of the model, whose MODEL.WEIGHT is loaded (default: %(default)s)",
-    )
-    parser.add_argument("--confidence-threshold", type=float, default=0.7, help="least score (default: %(default)s)")
-    parser.add_argument("--min-image-size", type=int, default=224, help="shorter side in pixels (default: %(default)s)")
-    parser.add_argument("--show-mask-heatmaps", action="store_true", help="show mask probabilities in a grid")
-    parser.add_argument("--masks-per-dim", type=int, default=2, help="columns and rows of the grid")
-    parser.add_argument("--camera", type=int, default=0, metavar="N", help="number of the camera (default: 0)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values")
-    return parser
 
 
 @user_errors()

@@ -15,9 +15,8 @@ import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils.exit_status import STOPPED as EXIT_STATUS
 
-EXIT_STATUS = 75
-"""The program was told to stop and has saved its state: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 SIGNALS = ("SIGTERM", "SIGUSR1")  # the second does not exist on Windows
 
 

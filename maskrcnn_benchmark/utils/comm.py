@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from maskrcnn_benchmark.utils.launch import get_local_rank as get_local_rank
+from maskrcnn_benchmark.utils.launch import get_local_world_size as get_local_world_size
+
 # What gloo, which has no error class, NCCL and the store say when the other end does not answer.
 _LOST = re.compile(
     r"gloo/transport|Connection (was )?(closed|reset) by|Timed out waiting \d+ ?ms|Broken pipe|ncclRemoteError"
@@ -32,16 +35,6 @@ def get_world_size() -> int:
 def get_rank() -> int:
     """Rank of this process over all nodes; 0 without a process group."""
     return dist.get_rank() if _in_group() else 0
-
-
-def get_local_rank() -> int:
-    """Rank of this process on its own node, as the launcher says in LOCAL_RANK; 0 without a launcher."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def get_local_world_size() -> int:
-    """Number of processes on this node, as the launcher says in LOCAL_WORLD_SIZE; 1 without a launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:

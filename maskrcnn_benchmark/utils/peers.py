@@ -20,14 +20,13 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.utils import comm, exit_status
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
 TIMEOUT_VARIABLE = "MASKRCNN_PEER_TIMEOUT"
 _TIMEOUT_S = 40
 _CONNECT_S = 20
-_EXIT_STATUS = 3  # of a process that ends because another one has gone (apps.errors.LOST_STATUS)
 _UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 
 
@@ -152,4 +151,4 @@ def _leave(rank: int, error: OSError) -> None:
     sys.stderr.write(f"{where}, so this one ends; the same command goes on from the last checkpoint\n")
     sys.stderr.flush()
     logging.shutdown()
-    os._exit(_EXIT_STATUS)
+    os._exit(exit_status.LOST)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from maskrcnn_benchmark import __version__
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.apps.options.compare import make_parser as make_parser
 from maskrcnn_benchmark.apps.report import page
 from maskrcnn_benchmark.apps.report.charts import Series, line_chart
 from maskrcnn_benchmark.apps.report.page import Section
@@ -28,14 +29,6 @@ from maskrcnn_benchmark.utils.nested import flatten
 _BORING = ("starts.", "end.", "trace.")
 
 logger = logging.getLogger("maskrcnn_benchmark.report")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/compare.py."""
-    parser = argparse.ArgumentParser(description="Set runs side by side in one HTML file")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, two or more")
-    parser.add_argument("--out", default="comparison.html", metavar="FILE", help="file to write (default: %(default)s)")
-    return parser
 
 
 @user_errors()

@@ -14,6 +14,8 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark import __version__
 from maskrcnn_benchmark.apps.errors import describe, user_errors
+from maskrcnn_benchmark.apps.options.report import REPORT_FILE
+from maskrcnn_benchmark.apps.options.report import make_parser as make_parser
 from maskrcnn_benchmark.apps.report import page
 from maskrcnn_benchmark.apps.report.answer import answer_sections
 from maskrcnn_benchmark.apps.report.charts import bar_chart, number
@@ -27,20 +29,7 @@ from maskrcnn_benchmark.checkpoint.files import write_atomically
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.logger import setup_logger
 
-REPORT_FILE = "report.html"
-
 logger = logging.getLogger("maskrcnn_benchmark.report")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The options of tools/report.py."""
-    parser = argparse.ArgumentParser(description="Write what a run did, and what came of it, as one HTML file")
-    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder of a run of train_net.py or test_net.py")
-    parser.add_argument("--out", metavar="FILE", help=f"the file to write (default: OUTPUT_DIR/{REPORT_FILE})")
-    parser.add_argument(
-        "--no-data", action="store_true", help="leave out what needs the data sets: pictures, statistics"
-    )
-    return parser
 
 
 @user_errors()

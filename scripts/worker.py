@@ -11,11 +11,23 @@ import runpy
 import sys
 
 STATUS_FILE = "MASKRCNN_STATUS_FILE"
+_USER_MISTAKE = 2  # the status of a wrong flag, key or file
+
+
+def mistake_before(path: str) -> bool:
+    """Whether this is a restart after a mistake of the user, which no restart mends: it need not be made again."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        return file.read() == str(_USER_MISTAKE)
+    return False
 
 
 def main(tool: str) -> None:
     """Run the tool as if it had been started itself; the first process of this node that fails says why it did."""
     path = os.environ.get(STATUS_FILE, "")
+    if path and mistake_before(path):
+        sys.exit(_USER_MISTAKE)
     if path and os.environ.get("LOCAL_RANK") == "0":
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # of an attempt before this one

@@ -279,3 +279,17 @@ def test_the_first_failure_counts(tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             load("worker").main(str(tmp_path / "tool.py"))
     assert status.read_text() == "75"
+
+
+@pytest.mark.parametrize(("before", "restart", "runs"), [("2", "1", False), ("2", "0", True), ("75", "1", True)])
+def test_a_mistake_of_the_user_is_not_made_again(tmp_path, monkeypatch, before, restart, runs):
+    tool, status, mark = tmp_path / "tool.py", tmp_path / "status", tmp_path / "mark"
+    tool.write_text(f"open({str(mark)!r}, 'w')")
+    status.write_text(before)
+    monkeypatch.setenv("MASKRCNN_STATUS_FILE", str(status))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with contextlib.nullcontext() if runs else pytest.raises(SystemExit, match="^2$"):
+        load("worker").main(str(tool))
+    assert mark.exists() == runs
+    assert status.exists() != runs, "the reason stays where the job's end is read"

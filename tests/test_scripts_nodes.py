@@ -289,7 +289,7 @@ def test_a_mistake_of_the_user_is_not_made_again(tmp_path, monkeypatch, before, 
     monkeypatch.setenv("MASKRCNN_STATUS_FILE", str(status))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with contextlib.nullcontext() if runs else pytest.raises(SystemExit, match="^2$"):
+    with contextlib.nullcontext() if runs else pytest.raises(SystemExit, match=r"^2$"):
         load("worker").main(str(tool))
     assert mark.exists() == runs
     assert status.exists() != runs, "the reason stays where the job's end is read"

@@ -49,8 +49,30 @@ WORKDIR /workspace/MaskRCNN
 ENV PYTHONPATH=/workspace/MaskRCNN
 RUN python3 -m pip install --no-cache-dir "clearml>=1.18" "clearml-agent>=1.9" "boto3>=1.34"
 
-# The YMIR executor is not part of the program yet: until then this stage is base under the name that its build will use.
+# The executor for YMIR, which trains, mines and infers: docs/ymir.md.
 FROM base AS ymir
+ARG PIP_INDEX_URL
+ARG PIP_TRUSTED_HOST
+ARG FORCE_CUDA=1
+ARG CUDA_ARCHITECTURES
+# For a YMIR that does not say which protocol it speaks; from 1.2.0 on it is the newer one.
+ARG YMIR=1.1.0
+ENV YMIR_VERSION=${YMIR}
+# Weights to start from, for sites without a network: 0 leaves /weights empty; WEIGHTS_URL is a mirror.
+ARG WEIGHTS=1
+ARG WEIGHTS_URL
+WORKDIR /app
+COPY . .
+RUN export FORCE_CUDA TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES:-${TORCH_CUDA_ARCH_LIST:-}}" \
+    && PIP_NO_CACHE_DIR=1 MASKRCNN_REQUIRE_EXT=1 bash scripts/setup.sh --extra tensorboard --extra onnx
+RUN install -d -m 755 /weights \
+    && if [ "${WEIGHTS}" != 0 ]; then WEIGHTS_URL="${WEIGHTS_URL:-}" bash download_weights.sh /weights; fi
+RUN cp -r docker/ymir/img-man /img-man \
+    && install -m 755 docker/ymir/start.sh /usr/bin/start.sh \
+    && find /app /img-man /weights ! -perm -o=r -exec chmod a+rX {} +
+# YMIR reads what "docker run IMAGE cat FILE" prints: the base's entry point would put a banner before it.
+ENTRYPOINT []
+CMD ["bash", "/usr/bin/start.sh"]
 
 FROM base AS harness
 ARG APT_MIRROR

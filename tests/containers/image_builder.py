@@ -186,5 +186,5 @@ class Machine:
                 assert done.returncode == 0, f"{step.value}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
                 ran.append(step.value)
             else:
-                assert step.word in ("HEALTHCHECK", "CMD"), f"{step.word} is not known here"
+                assert step.word in ("HEALTHCHECK", "CMD", "ENTRYPOINT"), f"{step.word} is not known here"
         return ran

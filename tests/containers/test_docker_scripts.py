@@ -16,7 +16,7 @@ import pytest
 
 from tests.containers.image_builder import REPOSITORY, program
 
-SHELL_FILES = sorted([*REPOSITORY.glob("scripts/docker/*.sh"), *REPOSITORY.glob("docker/*.sh")])
+SHELL_FILES = sorted([*REPOSITORY.glob("scripts/docker/*.sh"), *REPOSITORY.glob("docker/**/*.sh")])
 IMAGE = "nvidia_joc_maskrcnn_pt"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")

@@ -34,7 +34,6 @@ def test_stages_and_their_order():
     assert {name: each.base for name, each in found.items() if name} == {
         "base": "${FROM_IMAGE_NAME}", "clearml": "base", "ymir": "base", "harness": "base",
     }  # fmt: skip
-    assert found["ymir"].steps == [], "ymir is a name until its executor is there"
     assert stages(REPOSITORY / "Dockerfile.cpu")[0]["FROM_IMAGE_NAME"].startswith("python:3.")
 
 

@@ -20,7 +20,7 @@ from tests.containers.image_builder import (
     stages,
 )
 
-SHELL_FILES = sorted([*REPOSITORY.glob("scripts/docker/*.sh"), *REPOSITORY.glob("docker/*.sh")])
+SHELL_FILES = sorted([*REPOSITORY.glob("scripts/docker/*.sh"), *REPOSITORY.glob("docker/**/*.sh")])
 
 
 def test_compose_has_the_published_shape():

@@ -134,7 +134,6 @@ class Predictor:
         categories = load_categories(Path(path).parent, class_count(cfg), cfg.DATASETS.CLASSES)
         return cls.from_config(cfg, weights=path, categories=categories, **kwargs)
 
-    @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> BoxList:
         """Detect on one picture.
 
@@ -146,15 +145,35 @@ class Predictor:
             head, `mask` bool [R, 1, H, W] (uint8 heat maps for a negative mask threshold), from one with a keypoint
             head, `keypoints`, on the CPU.
         """
+        return self.detect([image])[0]
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[BoxList]:
+        """As a call, for several pictures of any sizes at once."""
+        found = self.infer(images)
+        return [self._finish(prediction, image.shape[:2]) for prediction, image in zip(found, images, strict=True)]
+
+    @torch.inference_mode()
+    def infer(self, images: Sequence[np.ndarray]) -> list[BoxList]:
+        """What the network itself gives: all detections of each picture, in the pixels of its input, on the CPU.
+
+        Args:
+            images: uint8 [H, W, 3] BGR each.
+
+        Returns:
+            Boxes with `scores` [R], `labels` [R] and, from a mask head, `mask` [R, 1, M, M] of probabilities.
+        """
         if self.augmentation is not None:
-            prediction = self.augmentation([image])[0]
+            found = self.augmentation(list(images))
         else:
-            tensor, _ = self.prepare(image)
-            prediction = self.model(to_image_list([tensor.to(self.device)], self.size_divisible))[0]
-        prediction = prediction.to(torch.device("cpu"))
+            tensors = [self.prepare(image)[0].to(self.device) for image in images]
+            found = self.model(to_image_list(tensors, self.size_divisible))
+        return [prediction.to(torch.device("cpu")) for prediction in found]
+
+    def _finish(self, prediction: BoxList, size: tuple[int, int]) -> BoxList:
+        """Sure detections, best first, in the pixels of a picture of (height, width) size."""
+        height, width = size
         prediction = prediction[prediction.get_field("scores") >= self.confidence_threshold]
         prediction = prediction[prediction.get_field("scores").argsort(descending=True, stable=True)]
-        height, width = image.shape[:2]
         resized = prediction.resize((width, height)).convert("xyxy")
         if prediction.has_field("mask"):
             probabilities = prediction.get_field("mask")[:, 0].float()

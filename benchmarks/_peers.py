@@ -7,7 +7,6 @@ the results with the reason; it never ends a benchmark.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -56,11 +55,16 @@ def load_torchvision() -> ModuleType:
 
 
 def load_detectron2() -> ModuleType:
-    """Load detectron2 with its operators; raises PeerAbsent without them."""
-    with contextlib.suppress(PeerAbsent):
-        load_torchvision()  # which it imports
+    """Load detectron2, also where its own operators were not built: Mask R-CNN on a CPU takes those of torchvision."""
+    load_torchvision()
     module = _import("detectron2")
-    _import("detectron2._C")
+    try:
+        _import("detectron2._C")
+    except PeerAbsent:
+        module._C = sys.modules["detectron2._C"] = ModuleType("detectron2._C")
+    pillow = _import("PIL.Image")
+    pillow.LINEAR = pillow.BILINEAR  # its older releases use a name that Pillow has dropped
+    _import("detectron2.modeling")
     return module
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # an agent's clone is not installed
 
-from maskrcnn_benchmark.apps.clearml_train import main
-from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.apps.clearml_options import make_parser
 
 if __name__ == "__main__":
+    make_parser().parse_args()  # --help needs no torch; what counts is read again, since ClearML may change it
+    from maskrcnn_benchmark.apps.clearml_train import main
+    from maskrcnn_benchmark.config import cfg
+
     main(cfg)

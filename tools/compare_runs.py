@@ -2,7 +2,10 @@
 
 import sys
 
-from maskrcnn_benchmark.apps.compare_runs import main, make_parser
+from maskrcnn_benchmark.apps.options.compare_runs import make_parser
 
 if __name__ == "__main__":
-    sys.exit(main(make_parser().parse_args()))
+    args = make_parser().parse_args()
+    from maskrcnn_benchmark.apps.compare_runs import main  # here: --help needs no torch
+
+    sys.exit(main(args))

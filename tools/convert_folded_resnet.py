@@ -6,18 +6,20 @@ Example: python tools/convert_folded_resnet.py resnet18_folded/ weights/resnet18
 import argparse
 import os
 
-from maskrcnn_benchmark.apps.errors import user_errors
-from maskrcnn_benchmark.checkpoint.files import save_atomically
-from maskrcnn_benchmark.checkpoint.folded_resnet import pixel_mean, read_folded_resnet
 
-
-@user_errors()
-def main() -> None:
-    """Read the folder, write the file, say what was left out."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="folder with conv1.weight.npy, conv1.bias.npy, layer1.0.conv1.weight.npy, ...")
     parser.add_argument("output", help="state dict to write (.pth)")
-    args = parser.parse_args()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read the folder, write the file, say what was left out."""
+    from maskrcnn_benchmark.checkpoint.files import save_atomically  # here: --help needs no torch
+    from maskrcnn_benchmark.checkpoint.folded_resnet import pixel_mean, read_folded_resnet
+
     state, incomplete = read_folded_resnet(args.folder)
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     save_atomically({"model": state}, args.output)
@@ -27,4 +29,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    arguments = make_parser().parse_args()
+    from maskrcnn_benchmark.apps.errors import user_errors
+
+    with user_errors():
+        main(arguments)

@@ -1,7 +1,10 @@
 """Evaluate a detector. Example: python tools/test_net.py --config-file CONFIG OUTPUT_DIR /results"""
 
-from maskrcnn_benchmark.apps.test import main, make_parser
-from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.apps.options.test_net import make_parser
 
 if __name__ == "__main__":
-    main(make_parser().parse_args(), cfg)
+    args = make_parser().parse_args()
+    from maskrcnn_benchmark.apps.test import main  # here: --help needs no torch
+    from maskrcnn_benchmark.config import cfg
+
+    main(args, cfg)

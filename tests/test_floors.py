@@ -23,7 +23,7 @@ FLOORS = {
     "engine": 3, "evaluation": 3, "export": 3, "tracking": 3,
     "apps": 4, "ymir": 4,
 }  # fmt: skip
-SAME_FLOOR = {("engine", "evaluation"), ("engine", "tracking")}
+SAME_FLOOR = {("engine", "evaluation"), ("engine", "tracking"), ("ymir", "apps")}
 # Published import paths that lie on a lower floor than what they name: a docstring and one import, nothing else.
 FACES = {
     "utils/checkpoint.py": {"checkpoint"},

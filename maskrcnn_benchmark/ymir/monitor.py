@@ -62,8 +62,7 @@ class Monitor:
         return "\t".join(map(str, record)) + "\n"
 
     def _write(self, text: str) -> None:
-        """Replace the record. A disk that is full does not end the job for that, and a record that is there already
-        can even then be written over."""
+        """Replace the record; on a full disk one that is there can still be written over, and nothing ends for it."""
         content = text.encode("utf-8", "replace")
         try:
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)

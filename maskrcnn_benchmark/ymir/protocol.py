@@ -29,9 +29,9 @@ class InputPaths:
     assets_dir: str = "/in/assets"
     annotations_dir: str = "/in/annotations"
     models_dir: str = "/in/models"
-    training_index_file: str = ""
-    val_index_file: str = ""
-    candidate_index_file: str = ""
+    training_index_file: str = "/in/train-index.tsv"
+    val_index_file: str = "/in/val-index.tsv"
+    candidate_index_file: str = "/in/candidate-index.tsv"
     config_file: str = "/in/config.yaml"
 
 

@@ -66,7 +66,8 @@ class JobSettings:
         names = self.names("class_names")
         if not names:
             raise JobError(ReturnCode.CONFIG, f"{self.source} has no class_names: choose at least one class")
-        doubled = sorted({name for name in names if names.count(name) > 1})
+        keys = [name.lower() for name in names]  # as the platform compares them
+        doubled = [name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1]
         if doubled:
             raise JobError(ReturnCode.CONFIG, f"class_names has {doubled[0]!r} twice; each class stands there once")
         return names

@@ -1,0 +1,85 @@
+"""From an exception to what the platform is told."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import urllib.error
+from collections.abc import Iterator
+
+from maskrcnn_benchmark.apps.errors import describe
+from maskrcnn_benchmark.engine.failures import explain
+from maskrcnn_benchmark.engine.signals import Interrupted
+from maskrcnn_benchmark.utils.memory import ran_out_of_memory
+from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
+
+# What torch and the driver say where the image's CUDA and the machine do not go together.
+_MISMATCH = (
+    "no kernel image is available",
+    "CUDA driver version is insufficient",
+    "driver on your system is too old",
+    "forward compatibility was attempted",
+    "unsupported toolchain",
+)
+_USER_ERRORS = (ValueError, TypeError, KeyError, OSError)
+_NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError)
+# Trouble with the disk, whatever is read or written.
+_DISK = {errno.ENOSPC: "no space is left", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only"}
+
+
+@contextlib.contextmanager
+def failing_as(code: ReturnCode) -> Iterator[None]:
+    """In here a mistake of the user's is one of this kind."""
+    try:
+        yield
+    except _USER_ERRORS as error:
+        if code_by_kind(error) is not None:
+            raise
+        raise JobError(code, describe(error)) from error
+
+
+@contextlib.contextmanager
+def failing_as_data() -> Iterator[None]:
+    """In here a file that is missing is one of the data set, and any other mistake is one in it."""
+    try:
+        with failing_as(ReturnCode.ANNOTATION):
+            yield
+    except JobError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise JobError(ReturnCode.DATASET, str(error)) from error.__cause__
+        raise
+
+
+def code_by_kind(error: BaseException) -> ReturnCode | None:
+    """The code of an error that has the same reason wherever it comes from; None for others."""
+    if isinstance(error, JobError):
+        return error.code
+    if ran_out_of_memory(error):
+        return ReturnCode.OUT_OF_MEMORY
+    if isinstance(error, FloatingPointError):
+        return ReturnCode.NAN
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return ReturnCode.OTHER
+    if isinstance(error, _NETWORK_ERRORS):
+        return ReturnCode.NETWORK
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _MISMATCH):
+        return ReturnCode.GPU_MISMATCH
+    return None
+
+
+def code_of(error: BaseException) -> ReturnCode:
+    """The code of any error."""
+    return code_by_kind(error) or ReturnCode.OTHER
+
+
+def message_of(error: BaseException) -> str:
+    """One sentence for the user."""
+    if isinstance(error, Interrupted):
+        return f"the job was told to stop by {error.name}; started again on the same folders it goes on"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = f" {error.filename}" if error.filename else ""
+        return f"the disk cannot take{where or ' the results'}: {_DISK[error.errno]}; make room and start again"
+    sentence = explain(error) if isinstance(error, Exception) else ""
+    if sentence or isinstance(error, JobError):
+        return sentence or describe(error)
+    return f"{type(error).__name__}: {describe(error)}"

@@ -8,6 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+# Vehicles and people in car parks; the data set numbers them from 1.
+_PARKING_CLASSES = (
+    "sedan", "SUV", "van", "bus", "school bus", "truck", "taxi", "adult", "child", "motorcycle", "kickboard", "bicycle",
+    "stroller", "cart",
+)  # fmt: skip
+_PARKING_TRAIN = {
+    "factory": "LooseCOCODataset",
+    "root": "train/images",
+    "ann_file": "train/label/Train.json",
+    "classes": _PARKING_CLASSES,
+    "val_fraction": 0.05,
+}
+
 
 class DatasetCatalog:
     """Data sets by name. Paths are relative to DATA_DIR; ``config.catalog.resolve_dataset`` finds them there."""
@@ -114,6 +127,14 @@ class DatasetCatalog:
             "split": "val",
             "mode": "mask",
             "mini": 10,
+        },
+        "parking_2022_train": {**_PARKING_TRAIN, "split": "train"},
+        "parking_2022_val": {**_PARKING_TRAIN, "split": "val"},
+        "parking_2022_test": {
+            "factory": "LooseCOCODataset",
+            "root": "test/images",
+            "ann_file": "Test_Images_Information.json",
+            "classes": _PARKING_CLASSES,
         },
     }
 

@@ -94,7 +94,7 @@ def make_dataset_options(cfg: CfgNode, factory: str, *, is_train: bool) -> dict[
         is_train: leave out images without objects.
     """
     options: dict[str, Any] = {"remove_images_without_annotations": is_train}
-    if factory == "PascalVOCDataset":
+    if factory in ("LooseCOCODataset", "PascalVOCDataset"):
         return options
     if factory == "COCODataset":
         return {**options, "with_masks": cfg.MODEL.MASK_ON, "with_keypoints": cfg.MODEL.KEYPOINT_ON}

@@ -14,6 +14,7 @@ _MODULES = {
     "CityScapesDataset": "cityscapes",
     "InstancePNGDataset": "instance_png",
     "LabelmeDataset": "labelme",
+    "LooseCOCODataset": "loose_coco",
     "PascalVOCDataset": "voc",
     "VOCXmlDataset": "voc_folder",
     "YOLODataset": "yolo",
@@ -21,7 +22,7 @@ _MODULES = {
 
 __all__ = [
     "COCODataset", "CityScapesDataset", "ConcatDataset", "InstancePNGDataset", "LabelmeDataset", "ListDataset",
-    "PascalVOCDataset", "VOCXmlDataset", "YOLODataset",
+    "LooseCOCODataset", "PascalVOCDataset", "VOCXmlDataset", "YOLODataset",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from maskrcnn_benchmark.data.datasets.coco_json import pack_coco_json
-from maskrcnn_benchmark.data.datasets.packed import open_packed
+from maskrcnn_benchmark.data.datasets.packed import PackedAnnotations, open_packed
 from maskrcnn_benchmark.data.datasets.packed_dataset import PackedDataset
 from maskrcnn_benchmark.data.image_targets import ImageKeypoints
 from maskrcnn_benchmark.data.transforms import Compose
@@ -55,7 +55,7 @@ class COCODataset(PackedDataset):
         self.ann_file = Path(ann_file)
         if not Path(root).is_dir():
             raise FileNotFoundError(f"image folder {root} does not exist")
-        packed = open_packed(self.ann_file, pack_coco_json)
+        packed = self._open(Path(root))
         super().__init__(packed, Path(root), transforms)
         self.has_masks = with_masks and len(packed.ring_offsets) > 1
         self.has_keypoints = with_keypoints and len(packed.keypoints) > 0
@@ -70,6 +70,10 @@ class COCODataset(PackedDataset):
                 wanted = f"has an object, and {self._min_keypoints} visible keypoints, to train on"
             raise ValueError(f"annotation file {ann_file}: none of its {len(packed.image_ids)} images {wanted}")
         self.json_category_id_to_contiguous_id = {v: k for k, v in self.contiguous_category_id_to_json_id.items()}
+
+    def _open(self, root: Path) -> PackedAnnotations:
+        """The annotations; ``root`` is the folder of the images."""
+        return open_packed(self.ann_file, pack_coco_json)
 
     def _is_object(self, part: slice, boxes: np.ndarray) -> np.ndarray:
         usable = ~self.packed.iscrowd[part] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,19 @@ def parse_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def pack_coco_json(ann_file: Path) -> PackedAnnotations:
+_Members = Iterable[tuple[str, Any]]
+
+
+def pack_coco_json(ann_file: Path, *, fill: Callable[[_Members], _Members] | None = None) -> PackedAnnotations:
     """Pack a file in COCO's instance or keypoint format.
 
     RLE masks, compressed or not, become polygons that rasterise to the same mask; crowds keep no polygons, since
     training leaves them out. Annotations of images that the file does not list are left out, with a warning. A large
     file is parsed in pieces.
+
+    Args:
+        ann_file: the file.
+        fill: changes the members of the file's object (see `read_members`) before they are packed.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -58,8 +65,8 @@ def pack_coco_json(ann_file: Path) -> PackedAnnotations:
         with no_collection():
             if ann_file.is_file() and ann_file.stat().st_size >= _LARGE:
                 with contextlib.suppress(UnsplittableError):
-                    return _pack(read_members(ann_file))
-            return _pack(parse_json(ann_file).items())
+                    return _pack(_filled(read_members(ann_file), fill))
+            return _pack(_filled(parse_json(ann_file).items(), fill))
     except FAULTS as error:
         detail = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         if str(ann_file) in detail:
@@ -67,7 +74,11 @@ def pack_coco_json(ann_file: Path) -> PackedAnnotations:
         raise ValueError(f"annotation file {ann_file}: {detail}") from error
 
 
-def _pack(members: Iterable[tuple[str, Any]]) -> PackedAnnotations:
+def _filled(members: _Members, fill: Callable[[_Members], _Members] | None) -> _Members:
+    return members if fill is None else fill(members)
+
+
+def _pack(members: _Members) -> PackedAnnotations:
     """Pack the members of the file's object; a list may come in several parts."""
     images: list[_Image] = []
     categories: list[dict[str, Any]] = []

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import torch
@@ -30,6 +30,7 @@ from maskrcnn_benchmark.utils.env import setup_environment
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 from maskrcnn_benchmark.utils.peers import watch_peers
+from maskrcnn_benchmark.utils.run_clock import start_run_clock
 
 logger = logging.getLogger("maskrcnn_benchmark")
 
@@ -46,6 +47,7 @@ class Run:
         use_amp: ``--fp16`` or ``--amp`` was given.
         lock: keeps other training runs out of the folder.
         iteration: after which the weights to test were saved, where that is known.
+        clock: seconds since the program was started.
     """
 
     cfg: CfgNode
@@ -55,6 +57,7 @@ class Run:
     use_amp: bool
     lock: FolderLock | None = None
     iteration: int | None = None
+    clock: Callable[[], float] = field(default_factory=start_run_clock)
 
     def close(self, status: str = "finished") -> None:
         """Write out the figures, which end with this status, and let the folder go."""
@@ -86,6 +89,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
         ValueError, KeyError, OSError: a setting is wrong, or the output folder cannot be written, or another run trains
             there.
     """
+    clock = start_run_clock()
     setup_environment()
     keep_pages()
     cfg = build_config(args, cfg)
@@ -111,7 +115,7 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     logger.info("Using %d process(es) on %s", comm.get_world_size(), device.type)
     logger.info("Environment:\n%s", collect_env_info())
     logger.debug("Running with config:\n%s", cfg)
-    return Run(cfg, device, output_dir, sink, use_amp=args.fp16 or args.amp, lock=lock)
+    return Run(cfg, device, output_dir, sink, use_amp=args.fp16 or args.amp, lock=lock, clock=clock)
 
 
 def build_config(args: argparse.Namespace, cfg: CfgNode) -> CfgNode:

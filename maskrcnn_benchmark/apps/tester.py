@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from maskrcnn_benchmark.apps.augmentation import make_box_augmentation
 from maskrcnn_benchmark.apps.start import Run
 from maskrcnn_benchmark.apps.test import figures_of, run_tests
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.build import make_device_normalize
 from maskrcnn_benchmark.data.transforms import DeviceNormalize
 from maskrcnn_benchmark.engine.background import BackgroundTask
+from maskrcnn_benchmark.engine.inference import compute_on_dataset
 from maskrcnn_benchmark.engine.precision import Precision
+from maskrcnn_benchmark.engine.prefetch import Preparation
 from maskrcnn_benchmark.tracking import MlperfSink
 from maskrcnn_benchmark.tracking.evaluations import EVALUATIONS_FILE, EvaluationLog
 from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
+
+_PROBED = 6  # batches of each data set, by which the time of an evaluation is estimated
 
 
 class Tester:
@@ -36,6 +42,7 @@ class Tester:
         has_run: whether the end of the run has been evaluated.
         task: computes figures while training goes on; see ``__call__``.
         in_background: whether it may.
+        seconds: what the longest evaluation took, or is expected to.
     """
 
     def __init__(self, run: Run, precision: Precision, mlperf: MlperfSink) -> None:
@@ -49,6 +56,7 @@ class Tester:
         self.log = EvaluationLog(None)
         self.task = BackgroundTask()
         self.in_background = False
+        self.seconds = 0.0
 
     def rewind(self, iteration: int) -> None:
         """Training begins after this iteration; what is known of evaluations up to it is kept."""
@@ -78,14 +86,11 @@ class Tester:
                 done when this returns, the figures may be computed in ``task`` while training goes on.
             iteration: where they go in the log of evaluations; None for nowhere.
         """
+        begin = time.perf_counter()
         self.task.wait()
         deferred = on_the_way and self.in_background
         distributed = comm.get_world_size() > 1
-        if self.data_loaders is None:
-            self.normalize = make_device_normalize(self.run.cfg, self.run.device)
-            self.data_loaders = make_data_loader(
-                self.run.cfg, is_train=False, is_distributed=distributed, keep_pixels=self.normalize is not None
-            )
+        self._make_loaders()
         self.mlperf.begin_evaluation(len(self.data_loaders[0].dataset))
         results = run_tests(
             self.run.cfg,
@@ -97,11 +102,47 @@ class Tester:
             defer=deferred,
         )
         self.has_run = self.has_run or not on_the_way
+        self.seconds = max(self.seconds, time.perf_counter() - begin)
         if deferred:
             self.task.start(lambda: [run and run() for run in results], lambda found: self._finish(found, iteration))
         else:
             self._finish(results, iteration)
         return self.results
+
+    def estimate(self, model: nn.Module) -> None:
+        """Find out how long an evaluation takes, by some batches of each data set; all processes call it.
+
+        Args:
+            model: wrapped or not; left in evaluation mode.
+        """
+        model = getattr(model, "module", model)
+        self._make_loaders()
+        options = {"precision": self.precision, "normalize": self.normalize}
+        preparation = Preparation(self.precision, self.run.device, self.normalize)
+        detect = make_box_augmentation(self.run.cfg, model, preparation.images, keep_pixels=self.normalize is not None)
+        for loader in self.data_loaders:
+            ends: list[float] = []
+            compute_on_dataset(
+                model,
+                loader,
+                self.run.device,
+                _PROBED,
+                **options,
+                detect=detect,
+                receive=lambda batch, ends=ends: ends.append(time.perf_counter()),
+            )
+            if len(ends) > 1:  # the first one waits for workers to start
+                self.seconds += (ends[-1] - ends[0]) / (len(ends) - 1) * len(loader)
+
+    def _make_loaders(self) -> None:
+        if self.data_loaders is None:
+            self.normalize = make_device_normalize(self.run.cfg, self.run.device)
+            self.data_loaders = make_data_loader(
+                self.run.cfg,
+                is_train=False,
+                is_distributed=comm.get_world_size() > 1,
+                keep_pixels=self.normalize is not None,
+            )
 
     def _finish(self, results: list[Any], iteration: int | None) -> None:
         """Report the figures."""

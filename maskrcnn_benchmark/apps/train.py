@@ -20,6 +20,7 @@ from maskrcnn_benchmark.apps.report.report import make_report
 from maskrcnn_benchmark.apps.sinks import make_last_files
 from maskrcnn_benchmark.apps.start import Run, start_run
 from maskrcnn_benchmark.apps.tester import Tester
+from maskrcnn_benchmark.apps.time_budget import TimeBudget
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.history import newest_checkpoint
 from maskrcnn_benchmark.data import make_data_loader
@@ -101,19 +102,27 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> Mapping[str,
         run.sink.metadata(metric, {"unit": unit})
     precision = Precision.from_config(run.cfg, run.device, use_amp=run.use_amp)
     tester = Tester(run, precision, mlperf)
+    budget = TimeBudget.from_config(run.cfg, run.output_dir, run.clock)
     begin = time.perf_counter()
     with RunRecord(run.output_dir) as record, contextlib.closing(tester):
         try:
-            model, summary = build_and_train(run.cfg, run, precision, tester, mlperf, record, stop)
+            model, summary = build_and_train(
+                run.cfg, run, precision, tester, mlperf, record, stop, budget=budget, evaluates=not args.skip_test
+            )
         finally:
             tester.task.wait()
         figures = {"e2e_train_time": time.perf_counter() - begin, "train_perf_fps": summary.images_per_second}
         if not args.skip_test and not tester.has_run:
-            tester(model)
-        record.finish("target reached" if summary.stopped_early else "finished", tester.results)
+            if budget.allows(tester.seconds):
+                tester(model)
+            else:
+                logger.warning("The end of the run is not evaluated: the time is used up (SOLVER.MAX_TIME)")
+        reason = "time used up" if budget.is_short else "finished"
+        record.finish("target reached" if summary.stopped_early else reason, tester.results)
     run.sink.log((), {**figures, **tester.figures()})
     make_report(run.cfg, run.output_dir)
     make_last_files(run.cfg, run.sink, run.output_dir)
+    budget.finish()
     return tester.results
 
 
@@ -125,6 +134,9 @@ def build_and_train(
     mlperf: MlperfSink,
     record: RunRecord,
     stop: StopSignals,
+    *,
+    budget: TimeBudget | None = None,
+    evaluates: bool = False,
 ) -> tuple[nn.Module, TrainSummary]:
     """Build model, optimiser and loader, go on from the newest checkpoint where there is one, and train.
 
@@ -136,6 +148,8 @@ def build_and_train(
         mlperf: is told when the clock starts and of each epoch.
         record: keeps what the run's bits depend on.
         stop: what the process was told.
+        budget: the time that the run has; None: all of it.
+        evaluates: whether the tester is called after this, which takes time too.
 
     Returns:
         The trained model, wrapped where there are several processes, and what the loop did.
@@ -183,17 +197,26 @@ def build_and_train(
     )
     if run.output_dir and comm.is_main_process():
         save_categories(run.output_dir, loader.dataset)
+    saves = cfg.SAVE_CHECKPOINT and bool(run.output_dir)
+    limit = (budget or TimeBudget(0.0, 0, "", "", run.clock)).make_limit(
+        cfg,
+        start=arguments["iteration"],
+        schedule=scheduler,
+        checkpointer=checkpointer if saves else None,
+        tester=tester if evaluates else None,
+        model=model,
+    )
     evaluation: PerEpochEvaluation | PeriodicEvaluation | None = None
     if cfg.PER_EPOCH_EVAL:
         aim = EarlyExit(min_bbox_map=cfg.MIN_BBOX_MAP, min_segm_map=cfg.MIN_MASK_MAP)
         evaluation = PerEpochEvaluation(
-            lambda iteration: tester.after(iteration, model, len(loader)), iterations_per_epoch, aim
+            lambda iteration: tester.after(iteration, model, limit.last), iterations_per_epoch, aim
         )
     if cfg.SOLVER.TEST_PERIOD > 0:
         # MLPerf's log tells events in their order. An evaluation that may end the run is waited for in any case.
         tester.in_background = cfg.TEST.IN_BACKGROUND and not mlperf.is_on
         evaluation = PeriodicEvaluation(
-            lambda iteration: tester.after(iteration, model, len(loader), on_the_way=iteration < len(loader)),
+            lambda iteration: tester.after(iteration, model, limit.last, on_the_way=iteration < limit.last),
             cfg.SOLVER.TEST_PERIOD,
             evaluation,
             poll=tester.task.poll,
@@ -212,7 +235,7 @@ def build_and_train(
             loader,
             optimizer,
             scheduler,
-            checkpointer if cfg.SAVE_CHECKPOINT and run.output_dir else None,
+            checkpointer if saves else None,
             run.device,
             cfg.SOLVER.CHECKPOINT_PERIOD,
             arguments,
@@ -232,5 +255,6 @@ def build_and_train(
             save_in_background=cfg.SOLVER.CHECKPOINT_ASYNC,
             before_save=tester.task.wait,
             stop=stop,
+            time_limit=limit,
         )
     return model, summary

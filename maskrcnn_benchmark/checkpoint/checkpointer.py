@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,8 +38,7 @@ class Checkpointer:
 
     Args:
         model: the network, wrapped for several processes or not.
-        optimizer: saved and restored when given.
-        scheduler: saved and restored when given.
+        optimizer, scheduler: saved and restored when given.
         save_dir: folder of the checkpoints; "" for none.
         save_to_disk: whether this process writes (rank 0).
         logger: where messages go.
@@ -71,6 +71,7 @@ class Checkpointer:
         self.keep = keep
         self.config_text = config_text
         self.source = ""  # the checkpoint of this run that ``load`` took
+        self.write_seconds = 0.0  # what the longest write so far took
         self._background = Background()
         self._resolve = resolve or (lambda name: ModelCatalog.get(name.removeprefix(CATALOG_PREFIX)))
         self._image_input = image_input
@@ -93,10 +94,9 @@ class Checkpointer:
         """As ``save``, for a run that goes on when a checkpoint cannot be written: the log says so.
 
         Args:
-            name: file name without its ending.
+            name, kwargs: as for ``save``.
             in_background: return as soon as the state is copied to host memory, and write it in a thread. A checkpoint
                 that is still being written is waited for first.
-            kwargs: as for ``save``.
         """
         self.wait()
         if not self.save_dir or not self.save_to_disk:
@@ -107,16 +107,22 @@ class Checkpointer:
         else:
             self._try_write(name, data)
 
+    def try_out(self) -> None:
+        """Write the present state once, under a name that goes again, so that ``write_seconds`` is known."""
+        if self.save_dir and self.save_to_disk:
+            path = os.path.join(self.save_dir, ".try_out.00000000.tmp")
+            self._save(self._collect({}), path)
+            os.unlink(path)
+
     def wait(self) -> None:
         """Return when no checkpoint is being written."""
         self._background.wait()
 
     def _collect(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         data = {"model": self.model.state_dict(), **entries}
-        if self.optimizer is not None:
-            data["optimizer"] = self.optimizer.state_dict()
-        if self.scheduler is not None:
-            data["scheduler"] = self.scheduler.state_dict()
+        for name, part in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+            if part is not None:
+                data[name] = part.state_dict()
         data.update(world_size=get_world_size(), config=self.config_text, format_version=FORMAT_VERSION)
         return data
 
@@ -124,9 +130,14 @@ class Checkpointer:
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         os.makedirs(self.save_dir, exist_ok=True)
-        save_atomically(data, path)
+        self._save(data, path)
         self.tag_last_checkpoint(path)
         remove_older(self.save_dir, path, self.keep, self.logger)
+
+    def _save(self, data: Mapping[str, Any], path: str) -> None:
+        begin = time.perf_counter()
+        save_atomically(data, path)
+        self.write_seconds = max(self.write_seconds, time.perf_counter() - begin)
 
     def _try_write(self, name: str, data: Mapping[str, Any]) -> None:
         try:

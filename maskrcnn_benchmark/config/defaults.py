@@ -273,6 +273,14 @@ _C.SOLVER.FUSED_SGD = "torch"
 _C.SOLVER.NONFINITE = "stop"
 # With "skip": so many updates in a row that are not finite end the run after all.
 _C.SOLVER.NONFINITE_LIMIT = 10
+# Hours that a run may take, counted from the start of the program and over all starts; training ends in time for the
+# last checkpoint and its evaluation. 0: no limit.
+_C.SOLVER.MAX_TIME = 0.0
+# With MAX_TIME: iterations after which MAX_ITER, STEPS and WARMUP_ITERS are shortened, once, to what there is time for
+# at the speed measured; 0: never.
+_C.SOLVER.MAX_TIME_FIT_AFTER = 0
+# The time_budget.json of a run (or its folder), whose end and schedule are repeated, so that the bits are the same.
+_C.SOLVER.MAX_TIME_REPEAT = ""
 
 _C.TEST = CfgNode()
 _C.TEST.EXPECTED_RESULTS = ()
@@ -289,6 +297,8 @@ _C.TEST.BOOTSTRAP = 200
 _C.TEST.WARM_UP = 0
 # Whether training goes on while the figures of SOLVER.TEST_PERIOD are computed; its weights do not depend on it.
 _C.TEST.IN_BACKGROUND = True
+# Hours that predict.py may take, counted from the start of the program; what is done by then is written. 0: no limit.
+_C.TEST.MAX_TIME = 0.0
 
 _C.TEST.BBOX_AUG = CfgNode()
 _C.TEST.BBOX_AUG.ENABLED = False

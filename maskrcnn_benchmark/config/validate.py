@@ -56,6 +56,7 @@ def validate(cfg: CfgNode, *, world_size: int = 1, training: bool = True, testin
         _check_batch("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, world_size)
         check_masks_for_pasting(cfg)
         _require(cfg.TEST.COCO_ENGINE in ENGINES, cfg, "TEST.COCO_ENGINE", f"one of {', '.join(ENGINES)}")
+        _require(cfg.TEST.MAX_TIME >= 0, cfg, "TEST.MAX_TIME", "0 or more, in hours")
         for key in ("TEST.BOOTSTRAP", "TEST.WARM_UP"):
             _require(_get(cfg, key) >= 0, cfg, key, "0 or more")
         if cfg.TEST.BBOX_AUG.ENABLED:
@@ -277,6 +278,8 @@ def _check_schedule(cfg: CfgNode) -> None:
     _require(solver.NONFINITE in NONFINITE, cfg, "SOLVER.NONFINITE", f"one of {', '.join(NONFINITE)}")
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD", "NONFINITE_LIMIT"):
         _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")
-    for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD", "CHECKPOINT_KEEP"):
+    for name in ("WARMUP_ITERS", "MAX_GRAD_NORM", "WEIGHT_DECAY", "MOMENTUM", "TEST_PERIOD", "CHECKPOINT_KEEP",
+                 "MAX_TIME_FIT_AFTER"):  # fmt: skip
         _require(solver[name] >= 0, cfg, f"SOLVER.{name}", "0 or more")
+    _require(solver.MAX_TIME >= 0, cfg, "SOLVER.MAX_TIME", "0 or more, in hours")
     _require(solver.BASE_LR > 0, cfg, "SOLVER.BASE_LR", "above 0")

@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
-from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.engine.agreement import Agreement
 from maskrcnn_benchmark.utils.exit_status import STOPPED as EXIT_STATUS
 
 SIGNALS = ("SIGTERM", "SIGUSR1")  # the second does not exist on Windows
@@ -48,8 +45,7 @@ class StopSignals:
         self._since = 0.0
         self._is_deferred = False
         self._previous: dict[int, Any] = {}
-        self._flag: torch.Tensor | None = None
-        self._exchange: dist.Work | None = None
+        self._agreement = Agreement()
 
     @property
     def requested(self) -> bool:
@@ -85,18 +81,9 @@ class StopSignals:
     def agreed(self) -> bool:
         """Whether to stop after this iteration: the same answer on every process. All of them ask after each one.
 
-        With several processes a request counts one iteration later: the processes exchange what they know while they
-        compute, so that none waits.
+        With several processes a request counts one iteration later, see `Agreement`.
         """
-        if comm.get_world_size() == 1:
-            return self.requested
-        verdict = False
-        if self._exchange is not None and self._flag is not None:
-            self._exchange.wait()
-            verdict = bool(self._flag.item())
-        self._flag = torch.tensor(float(self.requested))  # in host memory: goes over gloo, and no GPU is waited for
-        self._exchange = dist.all_reduce(self._flag, async_op=True)
-        return verdict
+        return self._agreement.reached(self.requested)
 
     @contextlib.contextmanager
     def exits(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from maskrcnn_benchmark.engine.saver import Saver
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.engine.signals import StopSignals
 from maskrcnn_benchmark.engine.step import TrainStep
+from maskrcnn_benchmark.engine.time_limit import TimeLimit
 from maskrcnn_benchmark.structures.image_list import ImageList
 from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.tracking.trace import Trace
@@ -78,6 +79,7 @@ def do_train(
     save_in_background: bool = False,
     before_save: Callable[[], object] | None = None,
     stop: StopSignals | None = None,
+    time_limit: TimeLimit | None = None,
 ) -> TrainSummary:
     """Train until the loader ends.
 
@@ -109,6 +111,7 @@ def do_train(
             iteration that a resumed run begins with, since the interruption may have come before or within it.
         save_in_background, before_save: see Saver.
         stop: asked after each iteration; when it says so, the run is saved after the next update.
+        time_limit: may let an earlier iteration be the last one; None: there is time.
 
     Raises:
         Interrupted: ``stop`` ended the run.
@@ -134,6 +137,8 @@ def do_train(
     buffer = LossBuffer(getattr(dataset, "id_to_img_map", None), watch.response, trace=trace)
     watch.history = buffer.history
     start = arguments["iteration"]
+    time_limit = time_limit or TimeLimit(last)
+    last = time_limit.begin(start)
     progress = TrainProgress(start, last, device=device, iterations_per_epoch=iterations_per_epoch, sink=sink)
     progress.load_state_dict(arguments.get("meters", {}))
     if arguments.get("scaler") and precision.scaler.is_enabled():
@@ -170,6 +175,7 @@ def do_train(
         watch=watch,
         progress=progress,
         saver=saver,
+        time_limit=time_limit,
         breaks=Breaks(per_iter_end_callback_fn, evaluates_after, stop or StopSignals(), model, saver),
     )
     logger.info("Start training at iteration %d of %d", start, last)
@@ -191,9 +197,9 @@ class _Loop:
     Args:
         dataset: behind the batches, or None.
         arguments: ``iteration``, iterations done so far, and what else a checkpoint holds; updated here.
-        last: iteration after which the run is done.
+        last: iteration after which the run is done; the time limit may take it back.
         seed, log_period, iterations_per_epoch: see do_train.
-        step, buffer, trace, watch, progress, saver, breaks: the parts of the run.
+        step, buffer, trace, watch, progress, saver, time_limit, breaks: the parts of the run.
     """
 
     dataset: Any
@@ -208,6 +214,7 @@ class _Loop:
     watch: FailureWatch
     progress: TrainProgress
     saver: Saver
+    time_limit: TimeLimit
     breaks: Breaks
 
     def run(self, make_batches: Callable[[], Iterable]) -> TrainSummary:
@@ -217,10 +224,11 @@ class _Loop:
         stopped_early = self.breaks.at_resume(start)
         batches = make_batches()
         self.progress.start()
-        for iteration, batch in enumerate(() if stopped_early else self.watch.batches(batches), start + 1):
+        is_over = stopped_early or start == self.last
+        for iteration, batch in enumerate(() if is_over else self.watch.batches(batches), start + 1):
             num_images += self._compute(iteration, batch) * comm.get_world_size()
             stopped_early = self._follow_up(iteration)
-            if stopped_early:
+            if stopped_early or iteration == self.last:
                 break
         if iteration == start and (stopped_early or start == self.last > 0):
             self.saver.complete(start)
@@ -249,7 +257,9 @@ class _Loop:
 
     def _follow_up(self, iteration: int) -> bool:
         """Read, log, save and call back, where it is time; True ends the training."""
-        at_end, updated = iteration == self.last, self.step.ends_update(iteration)
+        updated = self.step.ends_update(iteration)
+        self.last = self.progress.last = self.time_limit.after(iteration, updated=updated)
+        at_end = iteration == self.last
         if at_end or (self.iterations_per_epoch and iteration % self.iterations_per_epoch == 0):
             report_broken_images(self.dataset)
         leaves = self.breaks.is_asked_to_stop() and updated and not at_end

@@ -81,6 +81,18 @@ class WarmupMultiStepLR(LRScheduler):
         """Go to the position of a saved schedule, ours or a published one; milestones and rates stay the config's."""
         self.last_epoch = int(state_dict["last_epoch"])
         self._step_count = self.last_epoch + 1
+        self._set_rates()
+
+    def reshape(self, milestones: Sequence[int], warmup_iters: int) -> None:
+        """Go on, from the present position, with another shape of the schedule.
+
+        Args:
+            milestones, warmup_iters: as for the class; milestones that lie behind count as passed.
+        """
+        self.milestones, self.warmup_iters = tuple(milestones), warmup_iters
+        self._set_rates()
+
+    def _set_rates(self) -> None:
         rates = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

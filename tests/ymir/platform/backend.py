@@ -58,6 +58,10 @@ class Platform:
         """Prepares a task, runs it to its end, and takes over its results."""
         return self.finish(runner.run(self.prepare(order), **options))
 
+    def run(self, job: Job, **options: Any) -> Outcome:
+        """Runs a task that was prepared; its folders stay as they are."""
+        return self.finish(runner.run(job, **options), clean=False)
+
     def finish(self, run: Run, clean: bool = True) -> Outcome:
         """Reads what the task left; then, after a success, removes what the platform does not keep."""
         job = run.job
@@ -92,6 +96,8 @@ class Platform:
 def clean_up(job: Job) -> None:
     """Removes all of /in and /out but the files and folders that YMIR names."""
     for root in (job.source, job.target):
+        for folder in (root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())):
+            folder.chmod(0o755)  # those of /in were read-only
         for path in sorted(root.rglob("*"), reverse=True):
             name = path.relative_to(job.folder).as_posix()
             if name in KEPT or any(f"{name}/".startswith(f"{each}/") for each in KEPT_FOLDERS):

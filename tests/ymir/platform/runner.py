@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from tests.ymir.platform import monitor
 from tests.ymir.platform.producer import Job
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+LOG = "ymir-executor-out.log"
 STRANGER = 12345  # a user without an entry in /etc/passwd
+Interrupt = Callable[[monitor.Record], int | None]
 KEPT_VARIABLES = ("PATH", "LANG", "OMP_NUM_THREADS", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
 
 
@@ -43,8 +47,17 @@ def can_be_a_stranger() -> bool:
     return subprocess.run(probe, capture_output=True).returncode == 0
 
 
-def run(job: Job, *, command: Sequence[str] | None = None, program: Path = REPOSITORY, timeout: float = 500,
-        **environment: str) -> Run:  # fmt: skip
+def run(
+    job: Job,
+    *,
+    command: Sequence[str] | None = None,
+    program: Path = REPOSITORY,
+    timeout: float = 500,
+    shown: Sequence[Path] = (),
+    room: str = "",
+    interrupt: Interrupt | None = None,
+    **environment: str,
+) -> Run:
     """Starts the executor and waits for its end.
 
     /in is read-only and HOME cannot be written. Where the machine allows it, the user is one whom nobody knows, who may
@@ -53,6 +66,9 @@ def run(job: Job, *, command: Sequence[str] | None = None, program: Path = REPOS
     Args:
         command: what is started in ``program``; default: the executor's starter.
         program: the folder with the executor.
+        shown: further folders that the container sees; they become the user's own.
+        room: the size of /out, such as "9m", where it is a disk of its own; needs ``can_be_a_stranger``.
+        interrupt: called with each new record; a signal that it returns is sent.
         environment: further variables.
     """
     command = list(command or [sys.executable, "tools/ymir_start.py"])
@@ -65,16 +81,40 @@ def run(job: Job, *, command: Sequence[str] | None = None, program: Path = REPOS
     } | environment  # fmt: skip
     _take_rights_away(job.source)
     if can_be_a_stranger():
-        command = _as_a_stranger(job, command, program, temporary)
-    log = job.target / "ymir-executor-out.log"
+        command = _as_a_stranger(job, command, program, [temporary, *shown], room)
+    log = job.target / LOG
     begin = time.monotonic()
-    with monitor.Watch(job.target / "monitor.txt") as watch, log.open("wb") as output:
-        done = subprocess.run(command, cwd=program, env=variables, stdin=subprocess.DEVNULL,
-                              stdout=output, stderr=subprocess.STDOUT, timeout=timeout)  # fmt: skip
+    watch = monitor.Watch(job.target / "monitor.txt")
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=program, env=variables, stdin=subprocess.DEVNULL,
+                                   stdout=output, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        with watch:
+            status = _wait(process, watch, timeout, interrupt)
     text = log.read_text(encoding="utf-8", errors="replace")
     assert watch.faults == [], f"{watch.faults}\n{text[-3000:]}"
     monitor.check_sequence(watch.records, job.task_id)
-    return Run(job, done.returncode, text, watch.records, time.monotonic() - begin)
+    return Run(job, status, text, watch.records, time.monotonic() - begin)
+
+
+def _wait(process: subprocess.Popen, watch: monitor.Watch, timeout: float, interrupt: Interrupt | None) -> int:
+    """Until the executor ends; whatever happens, nothing of it stays behind."""
+    end = time.monotonic() + timeout
+    seen = 0
+    try:
+        while process.poll() is None:
+            assert time.monotonic() < end, f"the executor did not end within {timeout} s"
+            if interrupt is not None and len(watch.records) > seen:
+                seen = len(watch.records)
+                number = interrupt(watch.records[-1])
+                if number is not None:
+                    process.send_signal(number)
+                    interrupt = None
+            time.sleep(0.02)
+        return process.returncode
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _take_rights_away(folder: Path) -> None:
@@ -83,17 +123,25 @@ def _take_rights_away(folder: Path) -> None:
             path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def _as_a_stranger(job: Job, command: list[str], program: Path, temporary: Path) -> list[str]:
+def _as_a_stranger(job: Job, command: list[str], program: Path, owned: list[Path], room: str) -> list[str]:
     """The command with a read-only mount of /in, as a user without any right."""
-    for place in (job.target, temporary):
+    for place in (job.target, *owned):
         for path in [place, *place.rglob("*")]:
             os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
-    source = shlex.quote(str(job.source))
+    source, target = shlex.quote(str(job.source)), shlex.quote(str(job.target))
     script = [
-        "set -e", f"mount --bind {source} {source}", f"mount -o remount,bind,ro {source}",
-        *_doors([Path(sys.base_prefix), Path(sys.prefix), job.folder, program]),
-        f'exec setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups --inh-caps=-all "$@"',
+        "set -e", "mount -t tmpfs none /mnt", f"mount --bind {source} {source}", f"mount -o remount,bind,ro {source}",
+        *_doors([Path(sys.base_prefix), Path(sys.prefix), job.folder, program, *owned]),
     ]  # fmt: skip
+    start = f'setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups --inh-caps=-all "$@"'
+    if room:  # what lies on the small disk is seen outside when all is over
+        script += [
+            f"mkdir /mnt/out && mount --bind {target} /mnt/out",
+            f"mount -t tmpfs -o size={room},mode=777 none {target} && cp -a /mnt/out/. {target} && rm {target}/{LOG}",
+            f"status=0; {start} || status=$?", f"cp -a {target}/. /mnt/out", "exit $status",
+        ]  # fmt: skip
+    else:
+        script.append(f"exec {start}")
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(script), "sh", *command]
 
 
@@ -104,7 +152,7 @@ def _doors(needed: list[Path]) -> list[str]:
         closed = next((each for each in reversed(path.parents) if not each.stat().st_mode & 0o001), None)
         if closed is not None:
             barriers.setdefault(closed, []).append(path)
-    lines = ["mount -t tmpfs none /mnt"]
+    lines = []
     for number, (closed, paths) in enumerate(barriers.items()):
         held = [(f"/mnt/{number}-{index}", shlex.quote(str(path))) for index, path in enumerate(paths)]
         lines += [f"mkdir {place}; mount --rbind {path} {place}" for place, path in held]

@@ -54,7 +54,13 @@ class Measurement:
 
 
 def measure(
-    variants: Mapping[str, Callable[[], Any]], *, rounds: int = 9, budget: float = 30.0, warm_up: int = 1
+    variants: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 9,
+    budget: float = 30.0,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    shortest: float = 0.0,
 ) -> dict[str, Measurement]:
     """Times the variants in turn, round after round, so that a slow minute of the machine meets all of them alike.
 
@@ -63,11 +69,14 @@ def measure(
         rounds: calls of each variant, fewer (but at least 3) where they would take longer than ``budget``.
         budget: seconds for all rounds together.
         warm_up: calls of each variant before the first one that counts.
+        clock: what the times are taken from; the budget is always elapsed time.
+        shortest: seconds that a sample should last at least: a quick variant is called several times for each.
     """
     peaks = {name: peak_memory(call) for name, call in variants.items()}
     for _ in range(warm_up - 1):
         for call in variants.values():
             call()
+    repeats = {name: _repeats(call, shortest, clock) for name, call in variants.items()}
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
     collecting = gc.isenabled()
@@ -77,12 +86,21 @@ def measure(
         if index >= 3 and (time.perf_counter() - started) * (index + 1) / index > budget:
             break
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            begin = time.perf_counter()
-            variants[name]()
-            times[name].append(time.perf_counter() - begin)
+            begin = clock()
+            for _ in range(repeats[name]):
+                variants[name]()
+            times[name].append((clock() - begin) / repeats[name])
     if collecting:
         gc.enable()
     return {name: Measurement(tuple(times[name]), peaks[name]) for name in variants}
+
+
+def _repeats(call: Callable[[], Any], shortest: float, clock: Callable[[], float]) -> int:
+    if shortest <= 0:
+        return 1
+    begin = clock()
+    call()
+    return max(1, min(1000, round(shortest / max(clock() - begin, 1e-6))))
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:

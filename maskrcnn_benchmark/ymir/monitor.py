@@ -65,7 +65,6 @@ class Monitor:
         """Replace the record; on a full disk one that is there can still be written over, and nothing ends for it."""
         content = text.encode("utf-8", "replace")
         try:
-            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
             write_atomically(self.path, lambda file: file.write(content))
         except OSError as error:
             try:

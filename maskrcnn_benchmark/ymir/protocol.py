@@ -17,6 +17,8 @@ ENV_FILE = "/in/env.yaml"
 ENV_FILE_VARIABLES = ("YMIR_ENV_FILE", "DEFAULT_ENV_FILE_PATH")
 VERSION_VARIABLE = "YMIR_VERSION"
 """The platform's version, set in the image; asked where env.yaml names no version of the protocol."""
+ORDER_VARIABLE = "YMIR_TASK_ORDER"
+"""The tasks by their first letters, "tmi" or "tim"."""
 _OLDEST, _DEFAULT_PLATFORM = "0.0.1", "1.1.0"
 _Paths = TypeVar("_Paths", "InputPaths", "OutputPaths")
 
@@ -83,6 +85,11 @@ class Environment:
     output: OutputPaths
 
     @property
+    def mines_first(self) -> bool:
+        """Whether mining comes before inference in a job that asks for both."""
+        return os.environ.get(ORDER_VARIABLE, "tmi").lower() != "tim"
+
+    @property
     def work_dir(self) -> str:
         """Where everything goes that is no result; the platform removes it."""
         return os.path.join(self.output.root_dir, ".cache")
@@ -103,12 +110,7 @@ def read_environment(path: str | None = None) -> Environment:
         JobError: it is missing, no YAML, or asks for nothing that can be done.
     """
     path = path or environment_file()
-    try:
-        tree = read_yaml(path, f"environment file {path}")
-    except (OSError, ValueError) as error:
-        raise JobError(ReturnCode.CONFIG, f"the environment file {path} cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise JobError(ReturnCode.CONFIG, f"the environment file {path} must hold keys and values, not {tree!r}")
+    tree = read_environment_tree(path)
     tasks = {name: _flag(tree, name) for name in ("run_training", "run_mining", "run_infer")}
     if not any(tasks.values()):
         raise JobError(
@@ -123,6 +125,21 @@ def read_environment(path: str | None = None) -> Environment:
         input=_paths(InputPaths, tree.get("input"), path),
         output=_paths(OutputPaths, tree.get("output"), path),
     )
+
+
+def read_environment_tree(path: str) -> dict[str, Any]:
+    """What env.yaml holds.
+
+    Raises:
+        JobError: it is missing or holds no keys and values.
+    """
+    try:
+        tree = read_yaml(path, f"environment file {path}")
+    except (OSError, ValueError) as error:
+        raise JobError(ReturnCode.CONFIG, f"the environment file {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise JobError(ReturnCode.CONFIG, f"the environment file {path} must hold keys and values, not {tree!r}")
+    return tree
 
 
 def version_numbers(text: str) -> tuple[int, ...]:

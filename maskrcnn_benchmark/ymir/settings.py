@@ -139,19 +139,19 @@ class JobSettings:
         return words
 
 
-def read_settings(path: str, *, root: str) -> JobSettings:
+def read_settings(path: str, *, root: str | None) -> JobSettings:
     """Read config.yaml, and below it the file that its key ``code_config`` names.
 
     Args:
         path: of config.yaml.
-        root: folder of the code, at which ``code_config`` begins.
+        root: folder of the code, at which ``code_config`` begins; None: only config.yaml is read.
 
     Raises:
         JobError: one of them is missing or holds no keys and values.
     """
     values = _read_flat(path)
     further = str(values.get("code_config") or "").strip()
-    if further:
+    if further and root is not None:
         values = {**_read_flat(os.path.join(root, further)), **values}
     return JobSettings(values, path)
 

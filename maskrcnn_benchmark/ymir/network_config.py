@@ -131,7 +131,7 @@ def build_schedule(cfg: CfgNode, settings: JobSettings, published_iterations: in
     }
     if max_iter != published_iterations:
         ratio = max_iter / published_iterations
-        derived["SOLVER.STEPS"] = tuple(max(round(step * ratio), 1) for step in cfg.SOLVER.STEPS)
+        derived["SOLVER.STEPS"] = tuple(sorted({max(round(step * ratio), 1) for step in cfg.SOLVER.STEPS}))
         derived["SOLVER.WARMUP_ITERS"] = min(cfg.SOLVER.WARMUP_ITERS, max(max_iter // 10, 1))
     return derived
 

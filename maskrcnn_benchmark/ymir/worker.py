@@ -16,6 +16,7 @@ from maskrcnn_benchmark.engine.signals import Interrupted, StopSignals
 from maskrcnn_benchmark.utils import comm
 from maskrcnn_benchmark.utils.allocator import keep_pages
 from maskrcnn_benchmark.utils.logger import setup_logger
+from maskrcnn_benchmark.ymir.codes import JobError
 from maskrcnn_benchmark.ymir.failures import code_of, message_of
 from maskrcnn_benchmark.ymir.inference import make_phases
 from maskrcnn_benchmark.ymir.job import Job, choose_device, join_processes
@@ -87,6 +88,6 @@ def run_job(defaults: CfgNode, root: str, stop: StopSignals, *, rank: int) -> No
 
 
 def make_failure(error: BaseException) -> Failure:
-    """What the platform is told of an exception."""
-    details = "".join(traceback.format_exception(error))
+    """What the platform is told of an exception; one that says all in its sentence goes without its stack."""
+    details = "" if isinstance(error, JobError | Interrupted) else "".join(traceback.format_exception(error))
     return Failure(int(code_of(error)), message_of(error), details, is_echo=comm.is_lost_connection(error))

@@ -1,15 +1,16 @@
-"""torchvision's Mask R-CNN R-50-FPN behind the interface of our training run, for comparisons on the same batches."""
+"""torchvision's Mask R-CNN R-50-FPN behind the interface of our runs, for comparisons at the same work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from maskrcnn_benchmark.apps.benchmark_network import put_on_objects
+from maskrcnn_benchmark.apps.benchmark_network import put_on_objects, settle_activations, sharpen_predictor
 from maskrcnn_benchmark.apps.benchmark_run import TrainingRun
 from maskrcnn_benchmark.data.synthetic_batches import SyntheticLoader, make_synthetic_loader
 from maskrcnn_benchmark.engine.precision import Precision
@@ -22,6 +23,20 @@ from maskrcnn_benchmark.structures.targets import Targets
 DISTINCT_BATCHES = 4
 
 
+def build_network(num_classes: int, **options: Any) -> nn.Module:
+    """What ``maskrcnn_resnet50_fpn`` gives with pretrained weights, norms frozen, but random and without resizing."""
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
+
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
+    )
+    network = MaskRCNN(backbone, num_classes, **options)
+    network.transform.resize = lambda image, target: (image, target)
+    return network
+
+
 class TorchvisionDetector(nn.Module):
     """The network of torchvision's ``maskrcnn_resnet50_fpn`` with frozen norms, called as ours is.
 
@@ -31,16 +46,9 @@ class TorchvisionDetector(nn.Module):
     """
 
     def __init__(self, num_classes: int, *, positives: int) -> None:
-        from torchvision.models.detection import MaskRCNN
-        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-        from torchvision.ops import FrozenBatchNorm2d
-
         super().__init__()
-        backbone = resnet_fpn_backbone(
-            backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
-        )
-        # The images come resized and normalised: its own transform has to batch them only.
-        self.network = MaskRCNN(backbone, num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3, _skip_resize=True)
+        # The images come normalised.
+        self.network = build_network(num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3)
         self.positives = positives
         add_objects = self.network.roi_heads.add_gt_proposals
         self.network.roi_heads.add_gt_proposals = lambda proposals, objects: add_objects(
@@ -108,9 +116,7 @@ def build_torchvision_run(
     torch.manual_seed(cfg.SEED)
     precision = Precision.from_config(cfg, device)
     model = TorchvisionDetector(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, positives=positives)
-    for name, buffer in model.named_buffers():
-        if name.endswith("bn3.weight"):
-            buffer.fill_(0.2)  # as `settle_activations` does it for ours
+    settle_activations(model)
     precision.place_model(model, device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(
@@ -147,3 +153,50 @@ def as_dict(boxlist: Any, device: torch.device) -> dict[str, Tensor]:
     masks = boxlist.get_field("masks").convert("mask").instances.masks
     entries = {"boxes": boxlist.bbox, "labels": boxlist.get_field("labels"), "masks": masks.to(torch.uint8)}
     return {name: tensor.to(device) for name, tensor in entries.items()}
+
+
+class TorchvisionPictures:
+    """Detection on a picture by torchvision's network, from pixels to masks of the picture's size.
+
+    In its favour the picture is not resized, which its transform does even where the size is right, and the masks'
+    probabilities are not compared with a threshold.
+
+    Args:
+        cfg: SEED and the number of classes are read.
+        picture: uint8 [H, W, 3] in BGR, on which the random network is made to detect as a trained one does.
+    """
+
+    def __init__(self, cfg: CfgNode, picture: np.ndarray) -> None:
+        torch.manual_seed(cfg.SEED)
+        self.network = build_network(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES).eval()
+        settle_activations(self.network)
+        sharpen_predictor(self.network.roi_heads.box_predictor, lambda: self.detect(picture))
+
+    def read(self, picture: np.ndarray) -> Tensor:
+        """The picture as the network takes it: [3, H, W], RGB, 0 to 1."""
+        return torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1).float() / 255
+
+    @torch.inference_mode()
+    def detect(self, picture: np.ndarray) -> int:
+        """The number of detections."""
+        return len(self.network([self.read(picture)])[0]["masks"])
+
+    def watch(self, recorder: StageRecorder) -> None:
+        """Record the stages, under the names of ours."""
+        from torchvision.models.detection import roi_heads as heads_module
+        from torchvision.models.detection import transform as transform_module
+
+        network, rpn, heads = self.network, self.network.rpn, self.network.roi_heads
+        recorder.watch_call(self, "read", "data")
+        recorder.watch_module(network.transform, "data")
+        recorder.watch_module(network.backbone.body, "backbone")
+        recorder.watch_module(network.backbone.fpn, "fpn")
+        recorder.watch_module(rpn.head, "rpn_head")
+        recorder.watch_call(rpn, "filter_proposals", "proposals")
+        for part in (heads.box_roi_pool, heads.box_head, heads.box_predictor):
+            recorder.watch_module(part, "box_head")
+        recorder.watch_call(heads, "postprocess_detections", "box_head")
+        for part in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor):
+            recorder.watch_module(part, "mask_head")
+        recorder.watch_call(heads_module, "maskrcnn_inference", "mask_head")
+        recorder.watch_call(transform_module, "paste_masks_in_image", "paste")

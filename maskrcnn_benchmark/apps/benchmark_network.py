@@ -72,7 +72,6 @@ def give_positives(model: Any, count: int) -> None:
     heads.losses = losses_with_positives
 
 
-@torch.no_grad()
 def sharpen_classes(model: Any, run: Callable[[], Any]) -> None:
     """Scale the class logits of a random network so that it detects as much as a trained one.
 
@@ -80,9 +79,13 @@ def sharpen_classes(model: Any, run: Callable[[], Any]) -> None:
         model: in evaluation mode.
         run: a forward pass of it.
     """
-    if model.roi_heads is None:
-        return
-    predictor = model.roi_heads.box.predictor
+    if model.roi_heads is not None:
+        sharpen_predictor(model.roi_heads.box.predictor, run)
+
+
+@torch.no_grad()
+def sharpen_predictor(predictor: Any, run: Callable[[], Any]) -> None:
+    """What `sharpen_classes` does, to a module with a layer cls_score that returns the class logits first."""
     seen: list[Tensor] = []
     hook = predictor.register_forward_hook(lambda _, __, outputs: seen.append(outputs[0].float().std()))
     try:

@@ -10,6 +10,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.solver.lr_scheduler import WarmupMultiStepLR
+from maskrcnn_benchmark.solver.sgd import EagerSGD
 
 FUSED_DEVICES = ("cuda", "cpu")
 Groups = list[dict[str, Any]]  # as torch.optim takes them
@@ -71,7 +72,7 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _torch_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:
     """PyTorch's SGD, fused where the device has that kernel."""
     fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
-    return torch.optim.SGD(groups, fused=fused, **options)
+    return EagerSGD(groups, fused=fused, **options)
 
 
 def _apex_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:

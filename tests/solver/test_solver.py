@@ -11,6 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.solver import WarmupMultiStepLR, load_optimizer_state, make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.solver.sgd import EagerSGD
 
 
 def make_cfg(**changes):
@@ -89,7 +90,7 @@ def test_apex_is_used_when_asked_for(on_cuda, monkeypatch):
     optimizer = make_optimizer(make_cfg(FUSED_SGD="apex"), on_cuda)
     assert type(optimizer) is ApexSGD
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.02, 1e-4), (0.04, 0)]
-    assert type(make_optimizer(make_cfg(), make_model())) is torch.optim.SGD
+    assert type(make_optimizer(make_cfg(), make_model())) is EagerSGD
 
 
 def test_apex_that_is_not_there_is_said(on_cuda, monkeypatch):

@@ -41,6 +41,7 @@ from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
+REASONS = ("finished", "time used up", "target reached")  # why a run came to its end
 METADATA = {"BBOX_mAP": None, "MASK_mAP": None, "e2e_train_time": "s", "train_perf_fps": "images/s"}
 
 
@@ -117,8 +118,8 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> Mapping[str,
                 tester(model)
             else:
                 logger.warning("The end of the run is not evaluated: the time is used up (SOLVER.MAX_TIME)")
-        reason = "time used up" if budget.is_short else "finished"
-        record.finish("target reached" if summary.stopped_early else reason, tester.results)
+        whole, short, reached = REASONS
+        record.finish(reached if summary.stopped_early else short if budget.is_short else whole, tester.results)
     run.sink.log((), {**figures, **tester.figures()})
     make_report(run.cfg, run.output_dir)
     make_last_files(run.cfg, run.sink, run.output_dir)

@@ -36,7 +36,11 @@ def expected_values(name):
 
 
 def test_all_published_names_are_there():
-    own = {"demo/mask_rcnn_R_18_FPN_shapes.yaml", "penn_fudan/mask_rcnn_R_18_FPN_penn_fudan.yaml"}
+    own = {
+        "demo/mask_rcnn_R_18_FPN_shapes.yaml",
+        "parking_2022.yaml",
+        "penn_fudan/mask_rcnn_R_18_FPN_penn_fudan.yaml",
+    }
     assert len(PUBLISHED) == 71
     assert {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")} == {*PUBLISHED, *own}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import unicodedata
@@ -25,17 +26,18 @@ logger = logging.getLogger(__name__)
 
 _UNKNOWN = 1  # height and width of an image that is not there, or cannot be read
 _READERS = 8  # files whose headers are read at a time: most of the time goes to waiting for a disk
+_DIGITS = 19  # of 63 bits
 _SHOWN = 5  # names in one line of the log
 
 
 class LooseCOCODataset(COCODataset):
     """Boxes of a json that is like COCO's; what it leaves out is filled in.
 
-    An image needs ``id`` and ``file_name`` alone: its size is read from its file. An object needs ``image_id``,
-    ``category_id`` and ``bbox``. Without ``categories`` those of the catalogue hold, with the ids 1, 2, ...; labels
-    follow the ids, however the file orders them. Masks and keypoints are not read. An image of the json whose file is
-    missing, and a file that the json does not list, are left out, and named in the log. Names are compared as Unicode
-    does it (NFC): the same Korean name may be written in syllables here and in letters there.
+    An image needs ``id`` (a number, or a word, which gets one) and ``file_name``: its size is read from its file. An
+    object needs ``image_id``, ``category_id`` and ``bbox``. Without ``categories`` those of the catalogue hold, with
+    the ids 1, 2, ...; labels follow the ids, however the file orders them. Masks and keypoints are not read. An image
+    of the json whose file is missing, and a file that the json does not list, are left out, and named in the log. Names
+    are compared as Unicode does it (NFC): the same Korean name may be written in syllables here and in letters there.
 
     Args:
         ann_file: the json.
@@ -181,7 +183,7 @@ class _Filler:
         name = unicodedata.normalize("NFC", item["file_name"].replace("\\", "/"))
         places = (item["file_name"], name, name.rpartition("/")[2])
         found = next((self.names[place] for place in places if place in self.names), None)
-        filled = {"id": item.get("id"), "file_name": found or item["file_name"]}
+        filled = {"id": _number(item.get("id")), "file_name": found or item["file_name"]}
         height, width = item.get("height"), item.get("width")
         if not (height and width):
             height, width = _size_of(self.root / found) if found else (_UNKNOWN, _UNKNOWN)
@@ -201,10 +203,21 @@ def _annotation(item: Any) -> Any:
     if not isinstance(item, dict):
         return item
     kept = {key: item[key] for key in ("id", "image_id", "category_id", "bbox", "iscrowd", "area") if key in item}
+    if "image_id" in kept:
+        kept["image_id"] = _number(kept["image_id"])
     box = kept.get("bbox")
     if not kept.get("area") and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         kept["area"] = float(box[2] * box[3])
     return kept
+
+
+def _number(image_id: Any) -> Any:
+    """A number for an id that is a word: that in it, or one that depends on the word alone."""
+    if not isinstance(image_id, str):
+        return image_id
+    if image_id.isascii() and image_id.isdigit() and len(image_id) < _DIGITS:
+        return int(image_id)
+    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _is_number(value: Any) -> bool:

@@ -92,6 +92,7 @@ def run(
             status = _wait(process, watch, timeout, interrupt)
     text = log.read_text(encoding="utf-8", errors="replace")
     assert watch.faults == [], f"{watch.faults}\n{text[-3000:]}"
+    assert watch.records, f"monitor.txt was never written\n{text[-3000:]}"
     monitor.check_sequence(watch.records, job.task_id)
     return Run(job, status, text, watch.records, time.monotonic() - begin)
 

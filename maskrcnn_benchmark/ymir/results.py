@@ -200,10 +200,11 @@ class TrainingResult:
 
     def _model_form(self) -> dict[str, Any]:
         best = self.best
+        # In the order in which the platform's own library writes them.
         return {
-            "model": self._listed(best),
+            "class_aps": dict(sorted(best.class_figures.items())),
             "map": best.figures[self.form.metric],
-            "class_aps": dict(best.class_figures),
+            "model": self._listed(best),
         }
 
 

@@ -1,4 +1,4 @@
-"""CALD against loops with scipy, cases by hand, and what the paper says of its measure."""
+"""CALD against loops, cases by hand, and what the paper says of its measure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import entropy
 
 from maskrcnn_benchmark.ymir.mining.consistency import BETA, box_ious, cald_score, jensen_shannon
 from maskrcnn_benchmark.ymir.mining.detections import ImageDetections, two_point
@@ -36,6 +35,14 @@ def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
+def plain_divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """Jensen-Shannon in nats, of weights that need not add up to 1."""
+    p, q = p / p.sum(), q / q.sum()
+    middle = (p + q) / 2
+    terms = [a * math.log(a / m) for row in (p, q) for a, m in zip(row, middle, strict=True) if a > 0]
+    return 0.5 * sum(terms)
+
+
 def plain_cald(reference: ImageDetections, views: list[tuple[np.ndarray, ImageDetections]], variant: str) -> float:
     """One box after the other, as the contract words it."""
     if not len(reference):
@@ -52,8 +59,7 @@ def plain_cald(reference: ImageDetections, views: list[tuple[np.ndarray, ImageDe
             q, other = found.distributions[best], found.scores[best]
             if variant == "ymir":
                 p, q = np.array([score, 1 - score]), np.array([other, 1 - other])
-            middle = (p + q) / 2
-            js = 0.5 * entropy(p, middle) + 0.5 * entropy(q, middle)
+            js = plain_divergence(p, q)
             consistency = ious[best] + 0.5 * (score + other) * (1 - js)
             if variant == "ymir" and ious[best] == 0:
                 smallest = min(smallest, 1.3)
@@ -158,8 +164,7 @@ def test_jensen_shannon() -> None:
     rng = np.random.default_rng(2)
     p, q = rng.random((9, 5)), rng.random((9, 5))
     p[0, 2] = q[0, 2] = p[1, 3] = 0
-    expected = [0.5 * entropy(a, (a / a.sum() + b / b.sum()) / 2) + 0.5 * entropy(b, (a / a.sum() + b / b.sum()) / 2)
-                for a, b in zip(p, q, strict=True)]  # fmt: skip
+    expected = [plain_divergence(a, b) for a, b in zip(p, q, strict=True)]
     np.testing.assert_allclose(jensen_shannon(p, q), expected, rtol=1e-9)
     np.testing.assert_allclose(jensen_shannon(p, p), 0, atol=1e-12)
     apart = jensen_shannon(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))

@@ -72,13 +72,17 @@ def code_of(error: BaseException) -> ReturnCode:
     return code_by_kind(error) or ReturnCode.OTHER
 
 
-def message_of(error: BaseException) -> str:
-    """One sentence for the user."""
+def message_of(error: BaseException, folder: str) -> str:
+    """One sentence for the user.
+
+    Args:
+        error: what happened.
+        folder: of the results, which is meant where an error of the disk names no file.
+    """
     if isinstance(error, Interrupted):
         return f"the job was told to stop by {error.name}; started again on the same folders it goes on"
     if isinstance(error, OSError) and error.errno in _DISK:
-        where = f" {error.filename}" if error.filename else ""
-        return f"the disk cannot take{where or ' the results'}: {_DISK[error.errno]}; make room and start again"
+        return f"{error.filename or folder} cannot be written: {_DISK[error.errno]}; make room and start again"
     sentence = explain(error) if isinstance(error, Exception) else ""
     if sentence or isinstance(error, JobError):
         return sentence or describe(error)

@@ -152,7 +152,7 @@ class TrainingResult:
         _write_yaml(self.state, [{**asdict(stage), "files": list(stage.files)} for stage in self.stages])
 
     def _kept(self) -> list[Stage]:
-        chosen = self.stages
+        chosen = list(self.stages)
         if self.form.keep >= 0:
             metric, keep = self.form.metric, max(self.form.keep, 1)
             newest_first = chosen[::-1]

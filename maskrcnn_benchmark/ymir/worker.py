@@ -22,7 +22,7 @@ from maskrcnn_benchmark.ymir.inference import make_phases
 from maskrcnn_benchmark.ymir.job import Job, choose_device, join_processes
 from maskrcnn_benchmark.ymir.monitor import Monitor, Progress
 from maskrcnn_benchmark.ymir.outcome import Failure, report_folder
-from maskrcnn_benchmark.ymir.protocol import read_environment
+from maskrcnn_benchmark.ymir.protocol import Environment, read_environment
 from maskrcnn_benchmark.ymir.settings import read_settings
 from maskrcnn_benchmark.ymir.training import run_training
 
@@ -41,12 +41,15 @@ def main(defaults: CfgNode, root: str) -> int:
     show_crashes()
     rank = int(os.environ.get("RANK", "0"))
     setup_logger("maskrcnn_benchmark", "", rank)
+    folder = ""
     try:
+        environment = read_environment()
+        folder = environment.output.root_dir
         with StopSignals() as stop:
-            run_job(defaults, root, stop, rank=rank)
+            run_job(environment, defaults, root, stop, rank=rank)
         comm.destroy_process_group()
     except (Exception, Interrupted) as error:
-        failure = make_failure(error)
+        failure = make_failure(error, folder)
         logger.debug("traceback", exc_info=error)
         if failure.is_echo:
             time.sleep(_PAUSE)
@@ -59,10 +62,11 @@ def main(defaults: CfgNode, root: str) -> int:
     return 0
 
 
-def run_job(defaults: CfgNode, root: str, stop: StopSignals, *, rank: int) -> None:
+def run_job(environment: Environment, defaults: CfgNode, root: str, stop: StopSignals, *, rank: int) -> None:
     """Train, or mine and infer.
 
     Args:
+        environment: of the job.
         defaults: the config tree; stays as it is.
         root: folder of the code.
         stop: what this process was told.
@@ -72,7 +76,6 @@ def run_job(defaults: CfgNode, root: str, stop: StopSignals, *, rank: int) -> No
         JobError: the job cannot be done.
     """
     keep_pages()
-    environment = read_environment()
     settings = read_settings(environment.input.config_file, root=root)
     monitor = Monitor(environment.output.monitor_file, environment.task_id, environment.protocol)
     progress = Progress(monitor if rank == 0 else None)
@@ -87,7 +90,12 @@ def run_job(defaults: CfgNode, root: str, stop: StopSignals, *, rank: int) -> No
         phase(share)
 
 
-def make_failure(error: BaseException) -> Failure:
-    """What the platform is told of an exception; one that says all in its sentence goes without its stack."""
+def make_failure(error: BaseException, folder: str) -> Failure:
+    """What the platform is told of an exception; one that says all in its sentence goes without its stack.
+
+    Args:
+        error: what happened.
+        folder: of the results.
+    """
     details = "" if isinstance(error, JobError | Interrupted) else "".join(traceback.format_exception(error))
-    return Failure(int(code_of(error)), message_of(error), details, is_echo=comm.is_lost_connection(error))
+    return Failure(int(code_of(error)), message_of(error, folder), details, is_echo=comm.is_lost_connection(error))

@@ -69,9 +69,8 @@ def test_weights_that_are_not_there(tmp_path):
     assert caught.value.code == ReturnCode.WEIGHTS
 
 
-def test_weights_of_the_image(tmp_path, monkeypatch, caplog):
+def test_weights_of_the_image(tmp_path, monkeypatch):
     monkeypatch.setenv("YMIR_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
     values = settings(config_file="configs/e2e_mask_rcnn_R_50_FPN_1x.yaml")
     assert make_local_weights(values, cfg, ROOT) == ""
     assert make_local_weights(settings(config_file=values.text("config_file"), allow_download="True"), cfg, ROOT)
@@ -177,7 +176,6 @@ def test_classes_are_taken_over_by_name(trained, tmp_path, names):
 
 def test_weights_of_another_network(trained, tmp_path):
     made = plan(settings(cfg_options=small.cfg_options(MODEL__ROI_BOX_HEAD__MLP_HEAD_DIM=16))).cfg
+    source = str(trained[0] / "model.pth")
     with pytest.raises(ValueError, match="does not fit the network of config_file"):
-        build_start_weights(
-            made, str(trained[0] / "model.pth"), str(tmp_path / "s"), old_names=(), new_names=["a", "b"]
-        )
+        build_start_weights(made, source, str(tmp_path / "s"), old_names=(), new_names=["a", "b"])

@@ -160,6 +160,13 @@ def test_another_class_is_inconsistent() -> None:
     assert other > same
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_equal_overlaps_the_surest_counts(order: list[int]) -> None:
+    box = [0.0, 0.0, 10.0, 10.0]
+    pair = ImageDetections(np.array([box, box]), np.array([0.9, 0.3])[order], two_point(np.array([0.9, 0.3]))[order])
+    assert cald_score(one(box, 0.9), [(View(PICTURE, np.array([box])), pair)]) == pytest.approx(-(1.9 - 1.3))
+
+
 def test_jensen_shannon() -> None:
     rng = np.random.default_rng(2)
     p, q = rng.random((9, 5)), rng.random((9, 5))

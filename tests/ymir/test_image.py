@@ -108,7 +108,9 @@ def move_into(machine, job):
 @pytest.mark.extras
 @pytest.mark.timeout(3000)
 def test_every_run_line_runs_here_and_a_task_ends_well(tmp_path):
-    machine = Machine(tmp_path / "machine", PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    folder = tmp_path / "machine"  # it has gigabytes, which pytest would keep
+    folder.mkdir()
+    machine = Machine(folder, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     try:
         steps = steps_of(REPOSITORY / "Dockerfile", "ymir")
         machine.build(steps, {"FORCE_CUDA": "0", "WEIGHTS": "0", "YMIR": "2.0.0"})
@@ -130,7 +132,7 @@ def test_every_run_line_runs_here_and_a_task_ends_well(tmp_path):
                    if path.is_file() and not path.is_symlink() and path.stat().st_uid == 12345}  # fmt: skip
         assert written <= {"out", "tmp"}
     finally:
-        shutil.rmtree(tmp_path / "machine", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_script_hands_over_to_the_starter():

@@ -56,11 +56,10 @@ class Journey:
                       **self.common, **more)  # fmt: skip
         return self.platform.execute(order, **dict(options))
 
-    def mine(self, model, settings=None, tasks=("mining", "infer")):
-        candidates = self.photos[len(self.photos) // 2 + 4 :]
-        return self.platform.execute(
-            Order(tasks, candidates=candidates, model=model, settings=settings or small.mining(), **self.common)
-        )
+    def mine(self, model, settings=None, tasks=("mining", "infer"), number=None, options=()):
+        candidates = self.photos[len(self.photos) // 2 + 4 :][:number]
+        order = Order(tasks, candidates=candidates, model=model, settings=settings or small.mining(), **self.common)
+        return self.platform.execute(order, **dict(options))
 
 
 def check_both_phases(outcome):
@@ -131,6 +130,28 @@ def test_every_checkpoint_counts(tmp_path):
     assert {name for stage in chosen.result["model_stages"].values() for name in stage["files"]} <= {
         "model_0000002.pth", "model_0000004.pth", "config.yaml"
     }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [5, 1])
+def test_two_processes_share_the_work(tmp_path, number):
+    """Without a GPU, YMIR itself asks for one process; one of the two may have nothing to do."""
+    journey = Journey(tmp_path, SECOND, draw(18), object_type=4, export_format="seg-coco:raw")
+    both = {"YMIR_CPU_PROCESSES": "2"}
+    trained = journey.train(small.training(2), both)
+    assert trained.code == 0, trained.run.log[-3000:]
+    settings = small.mining(batch_size_per_gpu=1)  # what else is in a batch shows in the last bits
+    alone, together = (journey.mine(trained.model, settings, number=number, options=each) for each in ({}, both))
+    assert together.code == 0, together.run.log[-3000:]
+    assert [row[1] for row in together.mined] == [row[1] for row in alone.mined]
+    assert comparable(together.inferred) == comparable(alone.inferred)
+
+
+def comparable(inferred):
+    return {
+        name: [(each["class_name"], each["score"], each["box"], each["mask"].tobytes()) for each in entries]
+        for name, entries in inferred.items()
+    }
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ class Breaks:
             return False
         with self.stop.at_once():
             ends = bool(self.callback(iteration=iteration))  # type: ignore[call-arg]  (its name is published)
-        if not self.model.training:  # it evaluated
+        # It evaluated; of a model that is wrapped for several processes it knows the inside alone.
+        if not getattr(self.model, "module", self.model).training:
             self.model.train()
         return ends

@@ -174,6 +174,17 @@ def test_losses_are_read_once_a_period(tmp_path, monkeypatch):
     assert reads == [torch.Size([20, 3])] * 2  # two losses, and whether the update was dropped
 
 
+class Wrapped(torch.nn.Module):
+    """A model as it looks where there are several processes."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args):
+        return self.module(*args)
+
+
 def test_the_callback_ends_the_run_and_its_weights_are_saved(tmp_path):
     model, _, summary = train(tmp_path, 9, per_iter_end_callback_fn=lambda iteration: iteration == 4)
     assert (summary.iterations, summary.stopped_early) == (4, True)
@@ -192,6 +203,21 @@ def test_evaluation_in_between_leaves_the_model_in_training(tmp_path):
 
     do_train(
         model, TinyLoader(3), optimizer, scheduler, None, CPU, 0, {"iteration": 0}, per_iter_end_callback_fn=evaluate
+    )
+    assert modes == [True] * 3
+
+
+def test_evaluation_in_between_leaves_a_wrapped_model_in_training(tmp_path):
+    model, optimizer, scheduler, _ = make_run(tmp_path)
+    wrapped = Wrapped(model)
+    modes = []
+
+    def evaluate(iteration):
+        modes.append(wrapped.module.training)
+        wrapped.module.eval()  # evaluation does not know that there is a wrapper
+
+    do_train(
+        wrapped, TinyLoader(3), optimizer, scheduler, None, CPU, 0, {"iteration": 0}, per_iter_end_callback_fn=evaluate
     )
     assert modes == [True] * 3
 

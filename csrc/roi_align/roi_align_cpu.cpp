@@ -5,11 +5,13 @@
 #include <cstring>
 
 #include "../common/simd.h"
+#include "../common/transpose.h"
 
 namespace mrcnn::roi_align {
 
 namespace {
 
+constexpr int64_t kBlocksOfRun = 8;  // blocks that are copied in one piece at most
 constexpr double kMaxGrid = 1 << 20;  // keeps the conversion to an integer defined for absurdly large boxes
 
 // Where a roi lies on its level, as the published ROIAlign without half-pixel shift has it: sides of at least 1.
@@ -116,8 +118,7 @@ MRCNN_INLINE void forward_width(const Problem<A>& problem, const Tile<A>& tile, 
       for (int64_t bin = 0; bin < bins; ++bin)
         for (int64_t c = 0; c < tile.channels; ++c) store(pooled[bin * kTile + c], out + bin * layout.pixel + c);
     } else {
-      for (int64_t c = 0; c < tile.channels; ++c)
-        for (int64_t bin = 0; bin < bins; ++bin) store(pooled[bin * kTile + c], out + c * layout.channel + bin);
+      transpose(pooled.data(), kTile, bins, tile.channels, out, layout.channel);
     }
   }
 }
@@ -220,11 +221,11 @@ MRCNN_INLINE void backward_width(const Problem<A>& problem, const T* grad, Layou
     const T* in = grad + entry->roi * layout.image + tile.first_channel * layout.channel;
     if (layout.channel == 1) {
       for (int64_t bin = 0; bin < bins; ++bin)
-        for (int64_t c = 0; c < tile.channels; ++c) grads[bin * kTile + c] = load(in[bin * layout.pixel + c]) / count;
+        for (int64_t c = 0; c < tile.channels; ++c) grads[bin * kTile + c] = load(in[bin * layout.pixel + c]);
     } else {
-      for (int64_t c = 0; c < tile.channels; ++c)
-        for (int64_t bin = 0; bin < bins; ++bin) grads[bin * kTile + c] = load(in[c * layout.channel + bin]) / count;
+      transpose(in, layout.channel, tile.channels, bins, grads.data(), kTile);
     }
+    for (A& value : grads) value /= count;
     spread_roi<A, W>(ys, xs, problem.pooled_height, problem.pooled_width, grads.data(), tile.channels, row_grads.data(),
                      tile.levels[entry->level], tile.pixel_stride, level.width * tile.pixel_stride);
   }
@@ -252,46 +253,58 @@ MRCNN_INLINE BlockSpan span_of(const std::vector<Level>& levels, int64_t block) 
   return {index, first, std::min(first + kBlock, levels[index].height * levels[index].width)};
 }
 
+// Calls work(span, touched) for the blocks [begin, end), neighbours of one level in one piece where all of them are
+// touched or none is.
+template <typename A, typename Work>
+MRCNN_INLINE void for_each_run(const Problem<A>& problem, const uint8_t* touched, int64_t begin, int64_t end,
+                               const Work& work) {
+  for (int64_t block = begin; block < end;) {
+    const bool is_touched = touched[block] != 0;
+    BlockSpan run = span_of(problem.levels, block);
+    const Level& level = problem.levels[run.level];
+    const int64_t limit = std::min({end, level.first_block + level.num_blocks, block + kBlocksOfRun});
+    for (++block; block < limit && (touched[block] != 0) == is_touched; ++block)
+      run.last = std::min(run.last + kBlock, level.height * level.width);
+    work(run, is_touched);
+  }
+}
+
 template <typename T, typename A>
 MRCNN_INLINE void pack_any(const Problem<A>& problem, const std::vector<const T*>& maps, const Layout* layouts,
                            const uint8_t* touched, const Tile<A>& tile, int64_t begin, int64_t end) {
-  for (int64_t block = begin; block < end; ++block) {
-    if (!touched[block]) continue;
-    const BlockSpan span = span_of(problem.levels, block);
-    const Layout layout = layouts[span.level];
-    const T* in = maps[span.level] + tile.first_channel * layout.channel + span.first * layout.pixel;
-    A* MRCNN_RESTRICT out = tile.levels[span.level] + span.first * tile.pixel_stride;
-    const int64_t pixels = span.last - span.first;
+  for_each_run(problem, touched, begin, end, [&](const BlockSpan& run, bool is_touched) {
+    if (!is_touched) return;
+    const Layout layout = layouts[run.level];
+    const T* in = maps[run.level] + tile.first_channel * layout.channel + run.first * layout.pixel;
+    A* MRCNN_RESTRICT out = tile.levels[run.level] + run.first * tile.pixel_stride;
+    const int64_t pixels = run.last - run.first;
     if (layout.channel == 1) {
       for (int64_t p = 0; p < pixels; ++p)
         for (int64_t c = 0; c < tile.channels; ++c) out[p * tile.pixel_stride + c] = load(in[p * layout.pixel + c]);
     } else {
-      for (int64_t c = 0; c < tile.channels; ++c)
-        for (int64_t p = 0; p < pixels; ++p) out[p * tile.pixel_stride + c] = load(in[c * layout.channel + p]);
+      transpose(in, layout.channel, tile.channels, pixels, out, tile.pixel_stride);
     }
-  }
+  });
 }
 
 template <typename T, typename A>
 MRCNN_INLINE void unpack_any(const Problem<A>& problem, const std::vector<T*>& maps, const Layout* layouts,
                              const uint8_t* touched, const Tile<A>& tile, int64_t begin, int64_t end) {
-  for (int64_t block = begin; block < end; ++block) {
-    const BlockSpan span = span_of(problem.levels, block);
-    const Layout layout = layouts[span.level];
-    T* MRCNN_RESTRICT out = maps[span.level] + tile.first_channel * layout.channel + span.first * layout.pixel;
-    const A* in = tile.levels[span.level] + span.first * tile.pixel_stride;
-    const int64_t pixels = span.last - span.first;
+  for_each_run(problem, touched, begin, end, [&](const BlockSpan& run, bool is_touched) {
+    const Layout layout = layouts[run.level];
+    T* MRCNN_RESTRICT out = maps[run.level] + tile.first_channel * layout.channel + run.first * layout.pixel;
+    const A* in = tile.levels[run.level] + run.first * tile.pixel_stride;
+    const int64_t pixels = run.last - run.first;
     if (layout.channel == 1) {
       for (int64_t p = 0; p < pixels; ++p)
         for (int64_t c = 0; c < tile.channels; ++c)
-          store(touched[block] ? in[p * tile.pixel_stride + c] : A(0), out + p * layout.pixel + c);
-    } else if (touched[block]) {
-      for (int64_t c = 0; c < tile.channels; ++c)
-        for (int64_t p = 0; p < pixels; ++p) store(in[p * tile.pixel_stride + c], out + c * layout.channel + p);
+          store(is_touched ? in[p * tile.pixel_stride + c] : A(0), out + p * layout.pixel + c);
+    } else if (is_touched) {
+      transpose(in, tile.pixel_stride, pixels, tile.channels, out, layout.channel);
     } else {
       for (int64_t c = 0; c < tile.channels; ++c) std::memset(out + c * layout.channel, 0, pixels * sizeof(T));
     }
-  }
+  });
 }
 
 }  // namespace

@@ -216,6 +216,29 @@ def test_one_and_two_threads_agree_bit_for_bit(threads, channels_last, dtype, sa
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 17, 64, 70, 131])
+def test_both_layouts_agree_bit_for_bit(channels, dtype):
+    # Sides and bins that no vector divides; one level with more rois than the other, and pixels that none reads.
+    shape = RoiCase(
+        "layouts",
+        "proposals",
+        num_rois=9,
+        channels=channels,
+        image_size=(92, 212),
+        scales=(1 / 4, 1 / 8),
+        output_size=(5, 7),
+        dtype=dtype,
+    )
+    results = []
+    for channels_last in (False, True):
+        case = replace(shape, channels_last=channels_last)
+        output = torch.ops.mrcnn.roi_align(*op_arguments(case))
+        results.append([output, *torch.ops.mrcnn.roi_align_backward(*backward_arguments(case))])
+    for planes, pixels in zip(*results, strict=True):
+        assert torch.equal(planes, pixels)
+
+
 def test_a_ramp_is_pooled_to_the_centres_of_the_bins():
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(60.0), indexing="ij")
     features = torch.stack([x, y])[None]

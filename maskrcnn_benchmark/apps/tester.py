@@ -121,7 +121,7 @@ class Tester:
         preparation = Preparation(self.precision, self.run.device, self.normalize)
         detect = make_box_augmentation(self.run.cfg, model, preparation.images, keep_pixels=self.normalize is not None)
         for loader in self.data_loaders:
-            ends: list[float] = []
+            begin, ends = time.perf_counter(), []
             compute_on_dataset(
                 model,
                 loader,
@@ -132,7 +132,9 @@ class Tester:
                 receive=lambda batch, ends=ends: ends.append(time.perf_counter()),
             )
             if len(ends) > 1:  # the first one waits for workers to start
-                self.seconds += (ends[-1] - ends[0]) / (len(ends) - 1) * len(loader)
+                begin = ends.pop(0)
+            if ends:
+                self.seconds += (ends[-1] - begin) / len(ends) * len(loader)
 
     def _make_loaders(self) -> None:
         if self.data_loaders is None:

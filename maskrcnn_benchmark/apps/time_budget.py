@@ -211,6 +211,19 @@ def read_time_file(path: str) -> dict[str, Any]:
     return content
 
 
+def read_run_speed(folder: str) -> float:
+    """Seconds of an iteration, as a run with SOLVER.MAX_TIME measured them last.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_time_file`; also when nothing was measured.
+    """
+    path = os.path.join(folder, TIME_FILE)
+    speed = read_time_file(path).get("seconds_per_iteration")
+    if not isinstance(speed, float) or speed <= 0:
+        raise ValueError(f"{path} says nothing of the speed; take a run that did some iterations")
+    return speed
+
+
 def read_decisions(path: str) -> Decisions:
     """What a run decided by the clock; ``path`` is its time_budget.json, or the folder with it.
 

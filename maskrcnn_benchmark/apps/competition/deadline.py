@@ -10,6 +10,7 @@ from typing import Any
 _WINDOW = 20  # batches whose median says how long the next one takes
 _MARGIN = 0.002  # of the budget, and at least so many seconds: the end of the program
 _LEAST_MARGIN = 1.0
+_END = object()
 
 
 class Deadline:
@@ -70,8 +71,8 @@ class TimedLoader:
         batches = iter(self.loader)
         while self.wants_more() and self.deadline.allows_another():
             begin = self.deadline.clock()
-            batch = next(batches, None)
-            if batch is None:
+            batch = next(batches, _END)
+            if batch is _END:
                 return
             yield batch
             self.deadline.add_batch(self.deadline.clock() - begin)

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
 from maskrcnn_benchmark.apps.export import Job as ExportJob
-from maskrcnn_benchmark.apps.export import build_detector, make_config, make_metadata, make_shapes, write_files
+from maskrcnn_benchmark.apps.export import (
+    build_detector,
+    check_options,
+    make_config,
+    make_metadata,
+    make_shapes,
+    write_files,
+)
 from maskrcnn_benchmark.apps.export_images import CanvasPreparer
+from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 
 logger = logging.getLogger("maskrcnn_benchmark.ymir")
+
+
+def check_packages() -> None:
+    """Find out before a training whether its network can be written afterwards.
+
+    Raises:
+        JobError: a package is missing.
+    """
+    try:
+        check_options(argparse.Namespace(batch=1, precision=(), calibrate=None, format=("onnx",)))
+    except ImportError as error:
+        raise JobError(ReturnCode.CONFIG, f"export_onnx is true, but {error}") from error
 
 
 def write_onnx(weights: Path, opset: int) -> list[str]:
@@ -23,7 +44,6 @@ def write_onnx(weights: Path, opset: int) -> list[str]:
         The names of the files, beside the weights.
 
     Raises:
-        ImportError: the packages of the extra onnx are not installed.
         ValueError: the network has a part that ONNX cannot express.
     """
     cfg = make_config(str(weights), None, [])

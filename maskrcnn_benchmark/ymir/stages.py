@@ -30,6 +30,7 @@ from maskrcnn_benchmark.ymir.figures import (
 from maskrcnn_benchmark.ymir.job import Job
 from maskrcnn_benchmark.ymir.monitor import Share
 from maskrcnn_benchmark.ymir.network_config import TrainingPlan, make_portable_config
+from maskrcnn_benchmark.ymir.onnx_files import check_packages, write_onnx
 from maskrcnn_benchmark.ymir.results import ATTACHMENTS, ResultForm, Stage, TrainingResult, check_patterns
 from maskrcnn_benchmark.ymir.weights import CONFIG_NAME
 
@@ -61,6 +62,8 @@ class StageWriter:
     def make(cls, job: Job, plan: TrainingPlan, *, anew: bool) -> StageWriter:
         """For a job; ``anew``: nothing is left of a run before it."""
         settings, output = job.settings, job.environment.output
+        if settings.flag("export_onnx"):
+            check_packages()
         form = ResultForm(
             path=output.training_result_file,
             models_dir=output.models_dir,
@@ -114,20 +117,17 @@ class StageWriter:
             self._draw(report)
 
     def finish(self, share: Share) -> None:
-        """Write the ONNX files that were asked for.
-
-        Raises:
-            ImportError: the packages for that are not installed.
-        """
+        """Write the ONNX files that were asked for; a network that ONNX cannot express is left out, with a warning."""
         if self.opset is None:
             return
-        from maskrcnn_benchmark.ymir.onnx_files import write_onnx
-
         for number, stage in enumerate(self.result.stages, start=1):
             weights = next(file for file in stage.files if file.endswith(".pth"))
             path = self.result.form.folder_of(stage.stage_name) / weights
-            for file in write_onnx(path, self.opset):
-                self.result.add_file(stage.stage_name, file)
+            try:
+                for file in write_onnx(path, self.opset):
+                    self.result.add_file(stage.stage_name, file)
+            except ValueError as error:
+                logger.warning("There is no ONNX file of %s: %s", path, error)
             share.finished(number / len(self.result.stages))
 
     def _draw(self, report: Mapping[str, Any]) -> None:

@@ -38,8 +38,8 @@ def render(document: Mapping[str, Any]) -> str:
         tiles=[_tile(name, entry, areas[name], peers) for name, entry in document["areas"].items()],
         notes=_notes(document),
         sections=sections,
-        footer="A ratio says how many times better ours is than the peer: the median over turns in which one ran after the "
-        "other. docs/performance.md explains the figures and how to repeat them.",
+        footer="A ratio says how many times better ours is than the peer, turn by turn; the median is shown. "
+        "docs/performance.md explains the figures and how to repeat them.",
     )
 
 
@@ -166,9 +166,9 @@ def _curves(rows: Sequence[Row]) -> list[Markup]:
         for name in contenders:
             points = [(row["x"], row["results"][name]["median"]) for row in group if name in row["results"]]
             series.append(Series(name, *map(list, zip(*points, strict=True))))
-        title = group[0]["name"] + (
-            f", growing as its work to the power {group[0]['exponent']:.2f}" if _has(group) else ""
-        )
+        title = group[0]["name"]
+        if "exponent" in group[0]:
+            title += f", as the work to the power {group[0]['exponent']:.2f}"
         charts.append(line_chart(title, series, x_label=group[0].get("x_label", "size"), y_label=group[0]["unit"]))
     return charts
 

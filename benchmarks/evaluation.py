@@ -3,6 +3,7 @@
     python benchmarks/evaluation.py                     both parts
     python benchmarks/evaluation.py --part metrics --images 500 --rounds 1
     python benchmarks/evaluation.py --write             also writes benchmarks/results/evaluation.json
+    python benchmarks/evaluation.py --out rows.json     what benchmarks/run.py asks for, with 1,000 images
 
 masks: 100 detections an image; against pasting each into an image of its own, as maskrcnn-benchmark's Masker does, and
 encoding that with pycocotools. The texts must be equal.
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("MASKRCNN_REQUIRE_EXT", "1")
 
 import numpy as np
-import orjson
 import torch
 from pycocotools import mask as mask_utils
 
-from benchmarks._timing import measure, print_table, write_results
-from maskrcnn_benchmark.ops import paste_masks_rle, rasterize_polygons
+from benchmarks._coco_files import HEIGHT, NUM_DETECTIONS, WIDTH, make_files
+from benchmarks._options import add_suite_options, peer_paths, wanted_peers
+from benchmarks._peers import find_peers
+from benchmarks._rows import OURS, Row, make_row, write_document
+from benchmarks._timing import Measurement, machine, measure, print_table, write_results
+from maskrcnn_benchmark.ops import paste_masks_rle
 
-NUM_CLASSES, NUM_OBJECTS, NUM_DETECTIONS = 80, 7, 100
-HEIGHT, WIDTH = 480, 640
 ENGINES = ("fast", "pycocotools", "faster-coco-eval")
+DENSE = "dense paste, pycocotools encode"
+AREA = "evaluation"
+_SUITE_IMAGES = {"masks": 100, "metrics": 1000}
+_QUICK_IMAGES = {"masks": 3, "metrics": 10}
 
 
 # Part 1: masks.
@@ -87,82 +93,30 @@ def op_way(masks: torch.Tensor, boxes: torch.Tensor) -> list[bytes]:
     return [rle["counts"] for rle in paste_masks_rle(masks, boxes, image_size=(HEIGHT, WIDTH), threshold=0.5)]
 
 
-def run_masks(num_images: int, rounds: int) -> dict[str, Any]:
-    """Measure both ways over all images."""
+def measure_masks(num_images: int, rounds: int) -> dict[str, Measurement]:
+    """Both ways over all images."""
     images = make_masks(num_images)
     assert all(op_way(*image) == dense_way(*image) for image in images), "the two ways give different masks"
     variants = {
         name: lambda way=way: [len(way(*image)) for image in images]
-        for name, way in {"op": op_way, "dense paste, pycocotools encode": dense_way}.items()
+        for name, way in {"op": op_way, DENSE: dense_way}.items()
     }
-    result = measure(variants, rounds=rounds, budget=600)
-    ours, theirs = result.values()
+    return measure(variants, rounds=rounds, budget=600)
+
+
+def run_masks(num_images: int, rounds: int) -> dict[str, Any]:
+    """The first part's row."""
+    result = measure_masks(num_images, rounds)
     return {
         "part": "masks",
         "images": num_images,
         "detections_per_image": NUM_DETECTIONS,
-        "speed_up": round(theirs.median / ours.median, 2),
+        "speed_up": round(result[DENSE].median / result["op"].median, 2),
         **{name: measurement.as_dict() for name, measurement in result.items()},
     }
 
 
 # Part 2: metrics.
-
-
-def make_files(folder: Path, num_images: int) -> None:
-    """instances.json, bbox.json and segm.json: blobs, and detections of which two in three are moved blobs."""
-    random = np.random.RandomState(0)
-    angles = np.arange(24) * (2 * np.pi / 24)
-    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    images, annotations, boxes, masks = [], [], [], []
-    for number in range(1, num_images + 1):
-        images.append({"id": number, "height": HEIGHT, "width": WIDTH, "file_name": f"{number}.jpg"})
-        centres = random.rand(NUM_OBJECTS, 2) * (WIDTH, HEIGHT)
-        radii = np.exp(random.rand(NUM_OBJECTS, 2) * 3 + 2)
-        labels = random.randint(1, NUM_CLASSES + 1, NUM_OBJECTS)
-        rings = centres[:, None] + unit * radii[:, None] * (1 + 0.06 * random.randn(NUM_OBJECTS, 24, 1))
-        rings = rings.clip(0, (WIDTH, HEIGHT)).round(2)
-        areas = _areas(rings)
-        for ring, label, area in zip(rings, labels.tolist(), areas.tolist(), strict=True):
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": label, "bbox": _box(ring)}
-            annotation |= {"area": area, "iscrowd": int(random.rand() < 0.01), "segmentation": [ring.ravel().tolist()]}
-            annotations.append(annotation)
-        source = random.randint(NUM_OBJECTS, size=NUM_DETECTIONS)
-        is_near = random.rand(NUM_DETECTIONS) < 0.67
-        moved = np.where(is_near[:, None], centres[source], random.rand(NUM_DETECTIONS, 2) * (WIDTH, HEIGHT))
-        spread = np.exp(random.randn(NUM_DETECTIONS, 2) * 0.15)
-        shapes = moved[:, None] + unit * (radii[source] * spread)[:, None]
-        shapes = (shapes * (1 + 0.05 * random.randn(NUM_DETECTIONS, 24, 1))).clip(0, (WIDTH, HEIGHT))
-        own = np.where(random.rand(NUM_DETECTIONS) < 0.8, labels[source], random.randint(1, 81, NUM_DETECTIONS))
-        scores = (is_near * 0.4 + random.rand(NUM_DETECTIONS) * 0.6).round(4).tolist()
-        for shape, label, score, text in zip(shapes, own.tolist(), scores, _encode(shapes), strict=True):
-            common = {"image_id": number, "category_id": label, "score": score}
-            boxes.append({**common, "bbox": _box(shape)})
-            masks.append({**common, "segmentation": {"size": [HEIGHT, WIDTH], "counts": text}})
-    categories = [{"id": number, "name": str(number)} for number in range(1, NUM_CLASSES + 1)]
-    truth = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-    for name, content in (("instances", truth), ("bbox", boxes), ("segm", masks)):
-        (folder / f"{name}.json").write_bytes(orjson.dumps(content))
-
-
-def _box(ring: np.ndarray) -> list[float]:
-    low = ring.min(axis=0)
-    return [*low.round(2).tolist(), *(ring.max(axis=0) - low).round(2).tolist()]
-
-
-def _areas(rings: np.ndarray) -> np.ndarray:
-    x, y = rings[..., 0], rings[..., 1]
-    return np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1) / 2).round(2)
-
-
-def _encode(rings: np.ndarray) -> list[str]:
-    count, vertices = rings.shape[:2]
-    offsets = torch.arange(count + 1)
-    sizes = torch.tensor([[HEIGHT, WIDTH]]).expand(count, 2).contiguous()
-    coords = torch.from_numpy(rings.reshape(-1, 2))
-    text, ends = rasterize_polygons(coords, offsets * vertices, offsets, sizes)
-    whole, bounds = text.numpy().tobytes().decode(), ends.tolist()
-    return [whole[a:b] for a, b in pairwise(bounds)]
 
 
 def evaluate_files(engine: str, folder: Path) -> dict[str, list[float]]:
@@ -209,9 +163,8 @@ def work(engine: str, folder: Path) -> None:
     print(json.dumps({"figures": figures, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_kib": int(peak)}))
 
 
-def run_metrics(num_images: int, rounds: int) -> dict[str, Any]:
-    """Run each engine in turn, in processes of their own."""
-    engines = [name for name in ENGINES if name != ENGINES[2] or importlib.util.find_spec("faster_coco_eval")]
+def run_engines(num_images: int, rounds: int, engines: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Run each engine in turn, in processes of their own; what each of them told, turn by turn."""
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory() as folder:
         make_files(Path(folder), num_images)
@@ -222,12 +175,20 @@ def run_metrics(num_images: int, rounds: int) -> dict[str, Any]:
                 if done.returncode:
                     raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
                 outcomes[name].append(json.loads(done.stdout.splitlines()[-1]))
-    expected = outcomes["pycocotools"][0]["figures"]
-    for name, found in outcomes.items():
+    expected = outcomes["pycocotools"][0]["figures"] if "pycocotools" in outcomes else None
+    for name, found in outcomes.items() if expected else ():
         own = found[0]["figures"]
         # Ours to the bit; faster-coco-eval adds up in another order.
         same = own == expected if name == "fast" else all(np.allclose(own[k], expected[k], 0, 1e-12) for k in expected)
         assert same, f"{name} gives other figures:\n{own}\n{expected}"
+    return outcomes
+
+
+def run_metrics(num_images: int, rounds: int) -> dict[str, Any]:
+    """The second part's row."""
+    engines = [name for name in ENGINES if name != ENGINES[2] or importlib.util.find_spec("faster_coco_eval")]
+    outcomes = run_engines(num_images, rounds, engines)
+    expected = outcomes["pycocotools"][0]["figures"]
     median = {
         name: {key: statistics.median(run[key] for run in found) for key in ("seconds", "cpu_seconds", "peak_kib")}
         for name, found in outcomes.items()
@@ -263,9 +224,37 @@ def report(row: dict[str, Any]) -> None:
     print_table(("engine", "s", "CPU s", "peak MiB", "fast is times faster"), cells)
 
 
+def suite_rows(peers: Sequence[str], images: Mapping[str, int], rounds: int) -> Iterator[Row]:
+    """The rows of both parts in the suite's form.
+
+    Args:
+        peers: of those in ENGINES that are here.
+        images: of each part.
+        rounds: turns.
+    """
+    case = f"{images['masks']} images, {NUM_DETECTIONS} masks each"
+    if "pycocotools" in peers:
+        found = {OURS: "op", "pycocotools": DENSE}
+        result = measure_masks(images["masks"], rounds)
+        samples = {name: result[way].times for name, way in found.items()}
+        yield make_row(AREA, "masks to run lengths", case, samples, unit="s", threads=torch.get_num_threads())
+    outcomes = run_engines(images["metrics"], rounds, ["fast", *peers])
+    outcomes = {OURS if name == "fast" else name: runs for name, runs in outcomes.items()}
+    case = f"{images['metrics']} images, {NUM_DETECTIONS} detections each, loading included"
+    for name, field, unit, scale in (
+        ("CPU s", "cpu_seconds", "s", 1),
+        ("wall s", "seconds", "s", 1),
+        ("peak memory", "peak_kib", "MiB", 1024),
+    ):
+        samples = {who: [run[field] / scale for run in runs] for who, runs in outcomes.items()}
+        clock = {"CPU s": "cpu", "wall s": "wall"}.get(name, "none")
+        yield make_row(AREA, f"COCO's metrics, {name}", case, samples, unit=unit, clock=clock)
+
+
 def main() -> None:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_suite_options(parser)
     parser.add_argument("--part", choices=("masks", "metrics"), help="only this one")
     parser.add_argument("--images", type=int, default=0, help="of each part; default 200 for masks, 5000 for metrics")
     parser.add_argument("--rounds", type=int, default=3)
@@ -274,6 +263,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker[0], Path(arguments.worker[1]))
+        return
+    if arguments.out:
+        wanted = wanted_peers(arguments.peers)
+        names = [name for name in ENGINES[1:] if wanted is None or name in wanted]
+        peers = find_peers({k: v for k, v in peer_paths(arguments.peer).items() if k in ENGINES}, names)
+        here = [name for name, version in peers.items() if not version.startswith("absent")]
+        images = _QUICK_IMAGES if arguments.quick else _SUITE_IMAGES
+        if arguments.time_limit is not None and not arguments.quick:
+            # Three engines, three turns: half a second an image on a slow machine, pycocotools' most of it.
+            images = images | {"metrics": min(images["metrics"], max(int(5 * arguments.time_limit), 20))}
+        rows = list(suite_rows(here, images, arguments.rounds))
+        print(write_document(arguments.out, rows, machine=machine(), peers=peers))
         return
     rows = []
     if arguments.part != "metrics":

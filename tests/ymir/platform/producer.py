@@ -51,7 +51,7 @@ class Order:
         settings: the image's template with the user's edits; reserved keys are added to it.
         model: what a training starts from, or what mines and infers.
         object_type: 2 for boxes, 4 for instance masks; None: a YMIR that does not know it.
-        keep_format: the key ``export_format`` is written even where it is the default.
+        linked_assets: /in/assets is a link to the platform's store.
     """
 
     tasks: Sequence[str]

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.checkpoint.weights import fill_from_weights, shorten
 from maskrcnn_benchmark.engine.seeding import seed_step
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.utils.model_serialization import match_by_suffix
+from maskrcnn_benchmark.ymir.annotations import class_name_key
 
 logger = logging.getLogger("maskrcnn_benchmark.ymir")
 
@@ -49,22 +50,19 @@ def build_start_weights(
             f"{source} does not fit the network of config_file: {wrong or 'none of its names is in the network'}; "
             "choose the config_file that it was trained with"
         )
+    logger.info("Weights from %s: %s", source, report.summary())
     state = model.state_dict()
-    carried = [name for name in old_names if name in new_names]
-    if old_names and list(old_names) != list(new_names):
-        matched = match_by_suffix(state, weights.state)
-        for name in matched:
-            rows = remap_rows(name, weights.state[matched[name]], fresh[name], old_names, new_names)
+    old_keys, new_keys = ([class_name_key(name) for name in names] for names in (old_names, new_names))
+    if old_keys and old_keys != new_keys:
+        for name, found in match_by_suffix(state, weights.state).items():
+            rows = remap_rows(name, weights.state[found], fresh[name], old_keys, new_keys)
             if rows is not None:
                 state[name] = rows
-        added = [name for name in new_names if name not in old_names]
         logger.info(
-            "Finetuning: of the classes %s, those known before keep their weights (%s); new are %s",
-            ", ".join(new_names),
-            ", ".join(carried) or "none",
-            ", ".join(added) or "none",
+            "Finetuning: the layers of the classes are taken over class by class; known are %s, new are %s",
+            ", ".join(name for name in new_keys if name in old_keys) or "none",
+            ", ".join(name for name in new_keys if name not in old_keys) or "none",
         )
-    logger.info("Weights from %s: %s", source, report.summary())
     save_atomically({"model": state}, path)
 
 

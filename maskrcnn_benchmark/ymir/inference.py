@@ -10,6 +10,7 @@ from typing import Any
 
 from maskrcnn_benchmark.apps.predict import Predictor, config_of
 from maskrcnn_benchmark.utils import comm
+from maskrcnn_benchmark.ymir.annotations import class_name_key
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 from maskrcnn_benchmark.ymir.failures import failing_as
 from maskrcnn_benchmark.ymir.images import read_batches
@@ -77,7 +78,8 @@ class Candidates:
             )
         names = [category.name for category in predictor.categories]
         logger.info("Weights from %s; its classes are %s", chosen.path, ", ".join(names))
-        if unknown := [name for name in names if name not in settings.class_names]:
+        known = {class_name_key(name) for name in settings.class_names}
+        if unknown := [name for name in names if class_name_key(name) not in known]:
             logger.warning("class_names does not have %s: what is found of that is left out", ", ".join(unknown))
         return predictor
 

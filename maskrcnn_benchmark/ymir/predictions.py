@@ -16,6 +16,7 @@ from maskrcnn_benchmark.apps.predict import Predictor
 from maskrcnn_benchmark.apps.predict_coco import labels_and_scores, masks_of
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.utils.files import write_atomically
+from maskrcnn_benchmark.ymir.annotations import class_name_key
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 
 
@@ -56,8 +57,10 @@ class DetectedImage:
         return os.path.basename(self.path)
 
     def only(self, class_names: Sequence[str]) -> DetectedImage:
-        """The same without the objects of other classes."""
-        return replace(self, objects=tuple(item for item in self.objects if item.class_name in class_names))
+        """The same without the objects of other classes, and with the names as they are spelled here."""
+        names = {class_name_key(name): name for name in class_names}
+        spelled = ((item, names.get(class_name_key(item.class_name))) for item in self.objects)
+        return replace(self, objects=tuple(replace(item, class_name=name) for item, name in spelled if name))
 
 
 def detected_image(path: str, found: BoxList, predictor: Predictor, *, with_masks: bool) -> DetectedImage:

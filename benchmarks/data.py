@@ -2,6 +2,7 @@
 
     MASKRCNN_TEST_DATA=/data python benchmarks/data.py        # /data/coco_tiny: photos with a COCO json
     python benchmarks/data.py --data /datasets/coco --part val2017 --rounds 5
+    python benchmarks/data.py --out rows.json       what benchmarks/run.py asks for: the first part, without --data too
 
 Three parts: the work of one thread without a loader, the decoders alone, and whole loaders with one and two workers and
 their hand-over. Photos of 640x480 come from the data set; larger ones are these, enlarged. Prints tables and writes
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -35,58 +35,23 @@ from yacs.config import CfgNode
 
 from benchmarks import _mappers as mappers
 from benchmarks._loaders import BATCH, make_config, measure_loaders
-from benchmarks._timing import print_table, write_results
+from benchmarks._options import add_suite_options, peer_paths, wanted_peers
+from benchmarks._peers import find_peers
+from benchmarks._photos import SIZES, invent_photos, write_photos
+from benchmarks._rows import OURS, Row, make_row, write_document
+from benchmarks._timing import machine, print_table, write_results
 from maskrcnn_benchmark.data.build import make_dataset, make_device_normalize
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.image_io import decode_image
 from maskrcnn_benchmark.data.keyed import SampleKey
 from maskrcnn_benchmark.utils.allocator import keep_pages
 
-SIZES = ((640, 480), (1280, 960), (2048, 1536))  # width, height
+AREA = "data"
 OURS_BYTES, OURS_INPUT = "ours: bytes for the device", "ours: network input"
 OPENCV_BYTES, OPENCV_INPUT = "OpenCV alone: bytes", "OpenCV alone: network input"
 PIL_CHAIN = "original's and NVIDIA's chain (stand-in)"
 # What these take elsewhere, images per CPU second at 640x480, and there PIL's resize alone.
 PUBLISHED = {"detectron2": (37, 39), "original and NVIDIA": (24, 31), "pil_resize_ms": (16, 19)}
-
-
-def write_photos(source: Path, part: str, size: tuple[int, int], count: int, folder: Path) -> list[mappers.Record]:
-    """Photos of ``size`` with their annotations in ``folder`` and its ``instances.json``; the records of them.
-
-    Landscape photos of 640x480 stay as they are in the file; for other sizes they are enlarged, quality 90.
-    """
-    document = json.loads((source / "annotations" / f"instances_{part}.json").read_text())
-    chosen = [image for image in document["images"] if (image["width"], image["height"]) == SIZES[0]]
-    annotated = {each["image_id"] for each in document["annotations"] if not each.get("iscrowd", 0)}
-    chosen = [image for image in chosen if image["id"] in annotated][:count]
-    if not chosen:
-        raise SystemExit(f"{source}: {part} has no photo of 640x480 with objects")
-    factor = size[0] / SIZES[0][0]
-    folder.mkdir(parents=True)
-    images, annotations, records = [], [], []
-    for image in chosen:
-        data = (source / part / image["file_name"]).read_bytes()
-        if factor != 1:
-            pixels = cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), size, None, 0, 0, 2)
-            data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-        (folder / image["file_name"]).write_bytes(data)
-        image = image | {"width": size[0], "height": size[1]}
-        own = [_scaled(each, factor) for each in document["annotations"] if each["image_id"] == image["id"]]
-        own = [each for each in own if isinstance(each["segmentation"], list)]
-        images.append(image)
-        annotations += own
-        records.append(image | {"file_name": str(folder / image["file_name"]), "annotations": own})
-    document = {"images": images, "annotations": annotations, "categories": document["categories"]}
-    (folder / "instances.json").write_text(json.dumps(document))
-    return records
-
-
-def _scaled(annotation: dict[str, Any], factor: float) -> dict[str, Any]:
-    rings = annotation["segmentation"]
-    if isinstance(rings, list):
-        rings = [[value * factor for value in ring] for ring in rings]
-    box = [value * factor for value in annotation["bbox"]]
-    return annotation | {"bbox": box, "segmentation": rings, "area": annotation["area"] * factor**2}
 
 
 def make_variants(cfg: CfgNode, records: Sequence[mappers.Record]) -> dict[str, Callable[[int], Any]]:
@@ -138,8 +103,10 @@ def make_decoders(records: Sequence[mappers.Record]) -> dict[str, Callable[[int]
     return decoders
 
 
-def measure(variants: dict[str, Callable[[int], Any]], count: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median CPU and wall seconds of an image; the variants take turns, round after round."""
+def take_turns(
+    variants: dict[str, Callable[[int], Any]], count: int, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """CPU and wall seconds of an image, turn by turn."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     names = list(variants)
     for call in variants.values():
@@ -149,6 +116,12 @@ def measure(variants: dict[str, Callable[[int], Any]], count: int, rounds: int) 
             cpu, wall = time.process_time(), time.perf_counter()
             variants[name](epoch)
             times[name].append(((time.process_time() - cpu) / count, (time.perf_counter() - wall) / count))
+    return times
+
+
+def measure(variants: dict[str, Callable[[int], Any]], count: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Median CPU and wall seconds of an image; the variants take turns, round after round."""
+    times = take_turns(variants, count, rounds)
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
     return {
         name: {
@@ -184,20 +157,77 @@ def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
     print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
+def suite_rows(args: argparse.Namespace, folder: Path, begin: float) -> tuple[list[Row], list[str]]:
+    """The rows of one thread in the suite's form, and the sizes for which no time was left."""
+    source, part, words = args.data, args.part, "photos"
+    if source is None:
+        source, part, words = folder / "invented", "photos", "invented photos"
+        invent_photos(args.images, source)
+    count, rounds = (2, 3) if args.quick else (args.images, args.rounds)
+    rows: list[Row] = []
+    left_out: list[str] = []
+    for width, height in SIZES[:1] if args.quick else SIZES:
+        if args.time_limit is not None and time.perf_counter() - begin > 0.6 * args.time_limit:
+            left_out.append(f"{width}x{height}")
+            continue
+        photos = folder / f"{width}x{height}"
+        records = write_photos(source, part, (width, height), count, photos)
+        times = take_turns(make_variants(make_config(photos), records), len(records), rounds)
+        samples = {name: [1e3 * cpu for cpu, _ in turns] for name, turns in times.items()}
+        case = f"{width}x{height}, {words}"
+        to_bytes = {name: values for name, values in samples.items() if name in (OURS_BYTES, OPENCV_BYTES)}
+        for name, values in samples.items():
+            if name not in (OURS_BYTES, OURS_INPUT, OPENCV_BYTES, OPENCV_INPUT):
+                to_bytes[name] = values
+        to_input = {name: samples[name] for name in (OURS_INPUT, OPENCV_INPUT, PIL_CHAIN)}
+        for name, chosen in (("file to bytes for the device", to_bytes), ("file to network input", to_input)):
+            named = {_contender(each): values for each, values in chosen.items()}
+            rows.append(make_row(AREA, name, case, named, unit="ms an image", clock="cpu", threads=1))
+    return rows, left_out
+
+
+def _contender(variant: str) -> str:
+    if variant in (OURS_BYTES, OURS_INPUT):
+        return OURS
+    return "OpenCV alone" if variant in (OPENCV_BYTES, OPENCV_INPUT) else variant
+
+
+def suite(args: argparse.Namespace) -> None:
+    """Measure and write what benchmarks/run.py asks for."""
+    begin, wanted = time.perf_counter(), wanted_peers(args.peers)
+    names = [name for name in ("torchvision", "detectron2") if wanted is None or name in wanted]
+    peers = find_peers({name: path for name, path in peer_paths(args.peer).items() if name in names}, names)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        rows, left_out = suite_rows(args, Path(folder), begin)
+    # The mappers stand for the programs they are of, absent or not.
+    peers["OpenCV alone"] = cv2.__version__
+    for name in dict.fromkeys(name for row in rows for name in row["results"] if name not in (OURS, *peers)):
+        peers[name] = "the same steps with the same libraries" if "stand-in" in name else "its own code"
+    for row in rows:
+        medians = {name: figures["median"] for name, figures in row["results"].items()}
+        print_rows(f"{row['name']}, {row['case']}, CPU ms an image", [medians])
+    print(write_document(args.out, rows, machine=machine(), peers=peers, left_out=left_out))
+
+
 def main() -> None:
-    """Measures all three parts."""
+    """Measures all three parts, or what the suite takes of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tiny = os.environ.get("MASKRCNN_TEST_DATA")
+    add_suite_options(parser)
     parser.add_argument("--data", type=Path, default=Path(tiny, "coco_tiny") if tiny else None, help="COCO's layout")
     parser.add_argument("--part", default="train2017")
     parser.add_argument("--images", type=int, default=12, help="different photos")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    if args.data is None:
-        parser.error("there are no photos: give --data, or set MASKRCNN_TEST_DATA")
     keep_pages()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    if args.out:
+        suite(args)
+        return
+    if args.data is None:
+        parser.error("there are no photos: give --data, or set MASKRCNN_TEST_DATA")
     mapped, decoded, loaded = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder

@@ -42,6 +42,7 @@ from maskrcnn_benchmark.data.image_io import read_image
 from maskrcnn_benchmark.data.synthetic import ensure_shapes_dataset, image_rng
 from maskrcnn_benchmark.data.synthetic_scene import SHAPE_NAMES, make_scene
 from maskrcnn_benchmark.engine.signals import StopSignals
+from maskrcnn_benchmark.utils.files import write_atomically
 from maskrcnn_benchmark.ymir.mining.network import NetworkDetector
 from maskrcnn_benchmark.ymir.mining.scoring import score_images
 
@@ -108,7 +109,7 @@ def make_archive(data_dir: Path) -> Archive:
             {"id": NUM_DRAWN + 1 + index, "file_name": name, "height": IMAGE_SIZE, "width": IMAGE_SIZE}
         )
     joined = data_dir / "mining-annotations.json"
-    joined.write_text(json.dumps(content))
+    write_atomically(str(joined), lambda file: file.write(json.dumps(content).encode()))  # several may run side by side
     return Archive(data_dir, joined, scenes, empty)
 
 
@@ -155,6 +156,7 @@ def train(
         "MODEL.WEIGHT": str(weights or ""),
         "OUTPUT_DIR": str(folder),
         "SEED": 1 + seed,
+        "REPORT": False,
     }
     options = [word for key, value in settings.items() for word in (key, str(value))]
     args = make_parser().parse_args(["--config-file", str(CONFIG), "--json-summary", "", *options])

@@ -105,6 +105,20 @@ def test_cald_shows_views_only_where_something_was_found() -> None:
     assert detector.calls == [1]
 
 
+def test_cuts_are_keyed_by_the_path() -> None:
+    _, images = make_candidates()
+    shown: list[np.ndarray] = []
+
+    class Watching(BrightDetector):
+        def detect(self, images: Sequence[np.ndarray], *, masks: bool = False) -> list[ImageDetections]:
+            shown.extend(images)
+            return super().detect(images, masks=masks)
+
+    score_images("cald", ["/in/a.jpg", "/in/b.jpg"], [images[1], images[1]], Watching())
+    first, second = shown[2:6], shown[6:10]
+    assert [bool((a == b).all()) for a, b in zip(first, second, strict=True)] == [True, False, True, True]
+
+
 def test_cald_variants_differ() -> None:
     paths, images = make_candidates()
     paper, ymir = (score_images("cald", paths, images, BrightDetector(), cald_variant=v) for v in ("paper", "ymir"))

@@ -37,6 +37,22 @@ def test_boxes_go_with_the_picture(change) -> None:
         np.testing.assert_allclose(view.boxes[0], extent(view.image), atol=1.5)
 
 
+@pytest.mark.parametrize("change", [flipped, turned, reduced])
+def test_boxes_go_with_the_picture_to_a_tenth_of_a_pixel(change) -> None:
+    for box in BOXES:
+        view = change(painted(box), box[None])
+        weights = view.image[..., 0].astype(float)
+        rows, columns = np.indices(SIZE) + 0.5
+        middle = [(weights * at).sum() / weights.sum() for at in (columns, rows)]
+        np.testing.assert_allclose((view.boxes[0, :2] + view.boxes[0, 2:]) / 2, middle, atol=0.1)
+
+
+def test_what_is_left_empty_is_black() -> None:
+    white = np.full((*SIZE, 3), 255, dtype=np.uint8)
+    for change in (turned, reduced):
+        assert (change(white, BOXES).image[-1, -1] == 0).all()
+
+
 def test_mirrored_exactly() -> None:
     image = picture()
     view = flipped(image, BOXES)

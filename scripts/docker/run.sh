@@ -4,6 +4,7 @@
 #   bash scripts/docker/run.sh [COMMAND]...      then attach.sh, exec.sh, tensorboard.sh, mlflow.sh, jupyter.sh, stop.sh
 #
 # DATASET: the folder of the data on this machine, seen as /dataset. RESULTS: seen as /results (default ./results).
+# MOUNTS: further folders, as "HERE:INSIDE HERE:INSIDE", for a program that looks for its data at a place of its own.
 # Variables inside come from .env, which is made from .env.default. PORTS (default "5000 6006 8888") are open to this
 # machine alone; BIND=0.0.0.0 opens them to the network. IMAGE, CONTAINER, DOCKER_GPU_FLAGS: see docs/docker.md.
 # shellcheck source=scripts/docker/docker_lib.sh
@@ -21,6 +22,12 @@ if [[ -n "${DATASET:-}" ]]; then
 else
     echo "DATASET is not set, so no data are mounted; it names their folder on this machine." >&2
 fi
+read -ra pairs <<<"${MOUNTS:-}"
+for pair in ${pairs[@]+"${pairs[@]}"}; do
+    [[ "$pair" == *:/* ]] || die "MOUNTS: '$pair' is no FOLDER:/PLACE, such as /data/parking:/DATA."
+    more="$(absolute "${pair%%:*}" "MOUNTS")"
+    mounts+=("--volume=$more:${pair#*:}")
+done
 read -ra numbers <<<"${PORTS-6006 5000 8888}"
 ports=()
 for number in ${numbers[@]+"${numbers[@]}"}; do

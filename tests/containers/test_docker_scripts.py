@@ -22,8 +22,8 @@ IMAGE = "nvidia_joc_maskrcnn_pt"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
 
-SETTINGS = ("IMAGE", "CONTAINER", "DOCKER_", "DATASET", "RESULTS", "PORTS", "BIND", "JUPYTER_TOKEN", "MLRUNS", "LOGDIR",
-            "CPU", "AS_ME")  # fmt: skip
+SETTINGS = ("IMAGE", "CONTAINER", "DOCKER_", "DATASET", "MOUNTS", "RESULTS", "PORTS", "BIND", "JUPYTER_TOKEN",
+            "MLRUNS", "LOGDIR", "CPU", "AS_ME")  # fmt: skip
 
 
 class Docker:
@@ -126,6 +126,23 @@ def test_run_is_the_published_command(docker):
     assert "--name=mine" in words
     assert "--gpus" not in words
     assert words[-4:] == ["--workdir=/workspace", IMAGE, "python", "a b.py"]
+
+
+def test_the_competition_s_container(docker):
+    """Code and data where the organisers have them, on the GPUs that are named; memory is shared with the host."""
+    (docker.folder / ".env").touch()
+    data, code = docker.folder / "DATA", docker.folder / "code"
+    data.mkdir()
+    code.mkdir()
+    words, _, _ = docker.call(
+        "scripts/docker/run.sh", MOUNTS=f"DATA:/DATA {code}:/USER/code", DOCKER_GPU_FLAGS='--gpus "device=0,1,3"'
+    )
+    assert f"--volume={data}:/DATA" in words
+    assert f"--volume={code}:/USER/code" in words
+    assert words[words.index("--gpus") + 1] == '"device=0,1,3"'
+    assert "--ipc=host" in words
+    for wrong in ("DATA", "DATA:relative", "nowhere:/DATA"):
+        assert docker.run("scripts/docker/run.sh", MOUNTS=wrong).returncode == 1
 
 
 def test_run_says_what_is_missing(docker):

@@ -8,7 +8,8 @@ The two kinds of steps run in processes of their own, in turns. On a CPU both ar
 measured there is how far two equal programs seem to differ on this machine. What runs on the CPU is measured in
 processor time, which a busy machine stretches least.
 
-Prints tables and writes benchmarks/results/determinism_<device>.json.
+Prints tables and writes benchmarks/results/determinism_<device>.json; with --out, which benchmarks/run.py gives, only
+the steps are measured, on a GPU those of R-50-FPN.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks._timing import print_table, write_results
+from benchmarks._options import add_suite_options
+from benchmarks._rows import OURS, make_row, write_document
+from benchmarks._timing import machine, print_table, write_results
 from benchmarks.step import make_step
 from maskrcnn_benchmark.apps import manifest_facts
 from maskrcnn_benchmark.config import cfg as defaults
@@ -66,8 +69,8 @@ def worker(variant: str, args: argparse.Namespace, pipe: Connection) -> None:
         pipe.send(clock() - begin)
 
 
-def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a step of each variant, in turns, and the ratio of the two in each turn."""
+def take_turns(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of a step of each variant, turn by turn."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, {}
     for variant in VARIANTS:
@@ -77,7 +80,10 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
         theirs.close()
         pipes[variant].recv()
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    begin = time.perf_counter()
     for turn in range(args.warmup + args.rounds):
+        if turn >= args.warmup + 3 and args.time_limit and time.perf_counter() - begin > 0.5 * args.time_limit:
+            break
         for variant in VARIANTS if turn % 2 == 0 else VARIANTS[::-1]:
             pipes[variant].send(True)
             elapsed = pipes[variant].recv()
@@ -86,6 +92,12 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     for variant in VARIANTS:
         pipes[variant].send(False)
         processes[variant].join()
+    return seconds
+
+
+def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
+    """The medians of both variants, and the ratio of the two in each turn."""
+    seconds = take_turns(args)
     ratios = [after / before for before, after in zip(*(seconds[variant] for variant in VARIANTS), strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {
@@ -159,9 +171,27 @@ def measure_iteration() -> dict[str, float]:
     }
 
 
+def write_suite(args: argparse.Namespace) -> None:
+    """Measure the steps and write what benchmarks/run.py asks for."""
+    if args.quick:
+        args.rounds, args.warmup, args.batch, args.size = 3, 1, 1, [96, 96]
+    elif args.device == "cuda":
+        args.config_file, args.size, args.dtype = RESNET_50, [800, 1344], "bfloat16"
+    before, after = take_turns(args).values()
+    height, width = args.size
+    case = f"{Path(args.config_file).stem}, {height}x{width}, batch {args.batch}, {args.dtype}"
+    samples = {OURS: [1e3 * value for value in after], VARIANTS[0]: [1e3 * value for value in before]}
+    clock = "wall" if args.device == "cuda" else "cpu"
+    facts = {"unit": "ms", "clock": clock, "threads": args.threads, "device": args.device}
+    row = make_row("determinism", "training step, DETERMINISTIC", case, samples, **facts)
+    print_table(("step", "median ms"), [(name, figures["median"]) for name, figures in row["results"].items()])
+    print(write_document(args.out, [row], machine=machine(), peers={}))
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_suite_options(parser, device=True)
     parser.add_argument("--config-file", default=DEMO)
     parser.add_argument("--size", type=int, nargs=2, default=[224, 224], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=4)
@@ -170,7 +200,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--images", type=int, default=NUM_IMAGES, help="of the data set (default: COCO's %(default)s)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     return parser.parse_args()
 
@@ -178,6 +207,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, write."""
     args = parse_arguments()
+    if args.out:
+        write_suite(args)
+        return
     steps, start, iteration = (
         measure_steps(args),
         measure_start(torch.device(args.device), args.images),

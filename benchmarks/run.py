@@ -73,7 +73,7 @@ AREAS: dict[str, dict[str, Area]] = {
     "cuda": {
         "train_speed": Area(("train_speed.py",), 300),
         "ops": Area(("ops.py", "--device", "cuda"), 140),
-        "determinism": Area(("determinism.py",), 100),
+        "determinism": Area(("determinism.py", "--device", "cuda"), 100),
     },
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import traceback
 import urllib.error
 from collections.abc import Iterator
+from pathlib import Path
 
 from maskrcnn_benchmark.apps.errors import describe
 from maskrcnn_benchmark.engine.failures import explain
@@ -21,6 +23,7 @@ _MISMATCH = (
     "forward compatibility was attempted",
     "unsupported toolchain",
 )
+_DATA_ROOM = Path(__file__).resolve().parents[1] / "data"
 _USER_ERRORS = (ValueError, TypeError, KeyError, OSError)
 _NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError)
 # Trouble with the disk, whatever is read or written.
@@ -40,14 +43,22 @@ def failing_as(code: ReturnCode) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing_as_data() -> Iterator[None]:
-    """In here a file that is missing is one of the data set, and any other mistake is one in it."""
+    """In here a mistake is one of the data set where it comes out of the reading of data, else one of the settings."""
     try:
-        with failing_as(ReturnCode.ANNOTATION):
+        with failing_as(ReturnCode.CONFIG):
             yield
     except JobError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise JobError(ReturnCode.DATASET, str(error)) from error.__cause__
+        cause = error.__cause__
+        if cause is not None and _is_of_data(cause):
+            code = ReturnCode.DATASET if isinstance(cause, FileNotFoundError) else ReturnCode.ANNOTATION
+            raise JobError(code, str(error)) from cause
         raise
+
+
+def _is_of_data(error: BaseException) -> bool:
+    """Whether an error was raised by the package's room for data, in this process or in a loader's worker."""
+    files = (Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
+    return "DataLoader worker" in str(error) or any(_DATA_ROOM in file.parents for file in files)
 
 
 def code_by_kind(error: BaseException) -> ReturnCode | None:

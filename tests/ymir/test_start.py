@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+from maskrcnn_benchmark.data.image_io import read_image
 from maskrcnn_benchmark.engine.signals import Interrupted
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 from maskrcnn_benchmark.ymir.failures import code_of, failing_as, failing_as_data, message_of
@@ -51,11 +52,20 @@ def test_mistakes_are_of_the_kind_of_their_place():
         raise RuntimeError("ours")
 
 
-@pytest.mark.parametrize(("error", "code"), [(FileNotFoundError("x"), 300002), (ValueError("x"), 300003)])
-def test_mistakes_in_the_data(error, code):
-    with pytest.raises(JobError) as caught, failing_as_data():
-        raise error
-    assert caught.value.code == code
+def test_mistakes_in_the_data(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    for name, code in (("none.jpg", 300002), ("empty.jpg", 300003)):
+        with pytest.raises(JobError) as caught, failing_as_data():
+            read_image(tmp_path / name)
+        assert caught.value.code == code
+    for error, code in (
+        (ValueError("Caught ValueError in DataLoader worker process 0."), 300003),
+        (FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0."), 300002),
+        (ValueError("of a setting"), 300001),
+    ):
+        with pytest.raises(JobError) as caught, failing_as_data():
+            raise error
+        assert caught.value.code == code
 
 
 def test_a_full_disk_is_named():

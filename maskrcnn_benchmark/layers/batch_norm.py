@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import Conv2d
+
 
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and affine parameters, all of them buffers.
@@ -33,18 +35,23 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.to(x.dtype).reshape(1, -1, 1, 1) + bias.to(x.dtype).reshape(1, -1, 1, 1)
 
 
-def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """Return norm(conv(x)); frozen batch norm is folded into the convolution's weight on the fly.
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module, *, relu: bool = False) -> Tensor:
+    """Return norm(conv(x)), with ``relu`` its positive part; frozen batch norm is folded into the convolution.
 
     Args:
         x: [N, C, H, W].
         conv: a convolution without bias; another one than nn.Conv2d has a forward_scaled(x, scale, bias).
         norm: the normalisation that follows it.
     """
-    if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x))
-    scale, bias = norm.scale_and_bias()
-    if not isinstance(conv, nn.Conv2d):
-        return conv.forward_scaled(x, scale, bias)
-    weight = conv.weight * scale.reshape(-1, 1, 1, 1)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if isinstance(norm, FrozenBatchNorm2d):
+        scale, bias = norm.scale_and_bias()
+        if isinstance(conv, Conv2d):
+            return conv.scaled(x, scale=scale, bias=bias, relu=relu)
+        if isinstance(conv, nn.Conv2d):
+            weight = conv.weight * scale.reshape(-1, 1, 1, 1)
+            x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        else:
+            x = conv.forward_scaled(x, scale, bias)
+    else:
+        x = norm(conv(x))
+    return F.relu_(x) if relu else x

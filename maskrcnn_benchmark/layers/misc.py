@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.functional import interpolate
 
-Conv2d = nn.Conv2d
+from maskrcnn_benchmark.layers.conv import Conv2d
+
 ConvTranspose2d = nn.ConvTranspose2d
 BatchNorm2d = nn.BatchNorm2d
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from maskrcnn_benchmark.layers import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers import Conv2d, FrozenBatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]  # number of channels -> normalisation layer
 
@@ -103,7 +103,7 @@ def make_conv3x3(
     norm: NormFactory = group_norm,
 ) -> nn.Module:
     """3x3 convolution that keeps the size at stride 1, with optional group norm and ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=not use_gn)
+    conv = Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=not use_gn)
     if kaiming_init:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     else:
@@ -120,7 +120,7 @@ def conv_with_kaiming_uniform(
         in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
     ) -> nn.Module:
         padding = dilation * (kernel_size - 1) // 2
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not use_gn)
+        conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not use_gn)
         nn.init.kaiming_uniform_(conv.weight, a=1)
         return _conv_group(conv, use_gn, use_relu, norm)
 

@@ -56,7 +56,7 @@ def make_cfg(golden: np.lib.npyio.NpzFile, extra: list[object] | None = None):
     opts = [int(o) if o.isdigit() else o for o in golden["opts"].tolist()]
     cfg = default_cfg.clone()
     cfg.merge_from_file(str(CONFIGS / str(golden["config"])))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts, *(extra or [])])
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WINOGRAD", False, *opts, *(extra or [])])
     return cfg
 
 

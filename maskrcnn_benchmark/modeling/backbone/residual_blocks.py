@@ -9,21 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.batch_norm import conv_norm
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.make_layers import NormFactory
 
 # (in_channels, out_channels, *, stride, dilation, groups) -> convolution that keeps the size at stride 1
 ConvFactory = Callable[..., nn.Module]
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> nn.Conv2d:
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: Any) -> Conv2d:
     dilation = options.get("dilation", 1)
     padding = dilation * (kernel_size // 2)
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False, **options)
+    conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False, **options)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return conv
 
 
-def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Conv2d:
+def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> Conv2d:
     """Build the ordinary 3x3 convolution of a bottleneck."""
     return _conv(in_channels, out_channels, 3, stride, dilation=dilation, groups=groups)
 
@@ -38,7 +39,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, out_channels, H / 4, W / 4] from images [N, 3, H, W]."""
-        return F.max_pool2d(F.relu_(conv_norm(x, self.conv1, self.bn1)), kernel_size=3, stride=2, padding=1)
+        return F.max_pool2d(conv_norm(x, self.conv1, self.bn1, relu=True), kernel_size=3, stride=2, padding=1)
 
 
 class _ResidualBlock(nn.Module):
@@ -75,7 +76,7 @@ class BasicBlock(_ResidualBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Return the block's sum before the shortcut is added."""
-        x = F.relu_(conv_norm(x, self.conv1, self.bn1))
+        x = conv_norm(x, self.conv1, self.bn1, relu=True)
         return conv_norm(x, self.conv2, self.bn2)
 
 
@@ -116,6 +117,6 @@ class Bottleneck(_ResidualBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Return the block's sum before the shortcut is added."""
-        x = F.relu_(conv_norm(x, self.conv1, self.bn1))
-        x = F.relu_(conv_norm(x, self.conv2, self.bn2))
+        x = conv_norm(x, self.conv1, self.bn1, relu=True)
+        x = conv_norm(x, self.conv2, self.bn2, relu=True)
         return conv_norm(x, self.conv3, self.bn3)

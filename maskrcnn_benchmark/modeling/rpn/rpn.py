@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder
 from maskrcnn_benchmark.modeling.proposals import Proposals
@@ -28,7 +28,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, in_channels: int, num_anchors: int, *, init_std: float = 0.01) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, in_channels, 3, padding=1)
+        self.conv = Conv2d(in_channels, in_channels, 3, padding=1)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors, 1)
         self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 1)
         for layer in (self.conv, self.cls_logits, self.bbox_pred):
@@ -44,7 +44,7 @@ class RPNHead(nn.Module):
         """Return logits [N, A, H_l, W_l] and codes [N, 4 A, H_l, W_l] of each level."""
         logits, deltas = [], []
         for feature in features:
-            hidden = F.relu_(self.conv(feature))
+            hidden = self.conv(feature, relu=True)
             logits.append(self.cls_logits(hidden))
             deltas.append(self.bbox_pred(hidden))
         return logits, deltas

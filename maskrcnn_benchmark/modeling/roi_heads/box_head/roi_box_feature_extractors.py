@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNetHead
 from maskrcnn_benchmark.modeling.make_layers import NormFactory, group_norm, make_fc, make_group_norm
@@ -139,7 +140,7 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
         layers: list[nn.Module] = []
         channels = in_channels
         for _ in range(num_stacked_convs):
-            conv = nn.Conv2d(channels, conv_head_dim, 3, padding=dilation, dilation=dilation, bias=not use_gn)
+            conv = Conv2d(channels, conv_head_dim, 3, padding=dilation, dilation=dilation, bias=not use_gn)
             nn.init.normal_(conv.weight, std=0.01)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import conv_relu
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.make_layers import make_conv3x3
 from maskrcnn_benchmark.modeling.poolers import Pooler
@@ -45,7 +45,7 @@ class KeypointRCNNFeatureExtractor(nn.Module):
         """Return [R, out_channels, ph, pw] from the pyramid [N, C, H_l, W_l] and rois [R, 5]."""
         out = self.pooler(x, rois)
         for i in range(1, self.num_layers + 1):
-            out = F.relu_(self.get_submodule(f"conv_fcn{i}")(out))
+            out = conv_relu(self.get_submodule(f"conv_fcn{i}"), out)
         return out
 
 

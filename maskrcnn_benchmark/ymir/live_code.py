@@ -20,6 +20,7 @@ from maskrcnn_benchmark.ymir.settings import JobSettings, read_settings
 LIVE_VARIABLE = "MASKRCNN_YMIR_LIVE"
 """Set for live code, which is not to fetch itself."""
 PROGRAMS = ("start.py", "ymir/start.py")
+_SOURCES = (".cpp", ".cu", ".h", ".cuh")
 REQUIREMENTS = "extra-requirements.txt"
 
 
@@ -67,8 +68,8 @@ def make_live_command(environment: Environment, settings: JobSettings) -> LiveCo
         "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))),
         LIVE_VARIABLE: "1",
     }
-    # A clone is not compiled.
-    variables.pop("MASKRCNN_REQUIRE_EXT", None)
+    if not lend_kernels(Path(__file__).resolve().parents[2], folder):
+        variables.pop("MASKRCNN_REQUIRE_EXT", None)  # the kernels in PyTorch must do
     if (folder / REQUIREMENTS).is_file():
         install(folder / REQUIREMENTS, settings.text("pypi_mirror"), variables)
     if settings.text("code_config"):
@@ -104,6 +105,30 @@ def fetch(url: str, revision: str, folder: Path) -> None:
     commit = _git(*at, "rev-parse", "HEAD").stdout.strip()
     sys.stdout.write(f"Running {url} at {commit}\n")
     sys.stdout.flush()
+
+
+def lend_kernels(own: Path, folder: Path) -> bool:
+    """Give a clone of this program the compiled kernels of the image, where it has the same sources of them.
+
+    Args:
+        own: folder of this program.
+        folder: of the clone.
+
+    Returns:
+        Whether it has them now.
+    """
+    kernels, package = sorted((own / "maskrcnn_benchmark").glob("_C*.so")), folder / "maskrcnn_benchmark"
+    if not kernels or not package.is_dir() or _sources(own) != _sources(folder):
+        return False
+    for path in kernels:
+        shutil.copy2(path, package)
+    return True
+
+
+def _sources(folder: Path) -> dict[str, bytes]:
+    """The sources of the kernels, by their names."""
+    paths = (path for path in sorted((folder / "csrc").rglob("*")) if path.suffix in _SOURCES)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def install(requirements: Path, mirror: str, variables: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ def least_ratio(row: Row, peers: Sequence[str]) -> float | None:
 def _tile(name: str, entry: Mapping[str, Any], rows: Sequence[Row], peers: Sequence[str]) -> Tile:
     if entry["status"] == "failed":
         return Tile(name, "failed")
-    ratios = [ratio for row in rows if row["clock"] != "none" and (ratio := least_ratio(row, peers)) is not None]
+    ratios = [ratio for row in rows if _is_timed(row) and (ratio := least_ratio(row, peers)) is not None]
     if not ratios:
         return Tile(name, f"{len(rows)} rows", note="no peer")
     middle = statistics.median(ratios)
@@ -84,7 +84,7 @@ def _overview(areas: Mapping[str, Sequence[Row]], peers: Sequence[str]) -> Marku
         for peer in peers:
             ratios: dict[str, list[float]] = {}
             for row in rows:
-                if peer in row.get("ratios", {}) and row["clock"] != "none":
+                if _is_timed(row) and peer in row["ratios"]:
                     ratios.setdefault(_label(row), []).append(row["ratios"][peer])
             bars = [(label, statistics.median(values)) for label, values in ratios.items()]
             if bars:
@@ -94,6 +94,11 @@ def _overview(areas: Mapping[str, Sequence[Row]], peers: Sequence[str]) -> Marku
                 )
                 charts.append(bar_chart(title, bars[:_MOST_BARS], x_label=unit))
     return page.charts(charts)
+
+
+def _is_timed(row: Row) -> bool:
+    """Whether a row compares speeds; memory has rows of its own."""
+    return "ratios" in row and row["clock"] != "none"
 
 
 def _label(row: Row) -> str:

@@ -87,8 +87,10 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Verdict]:
     verdicts = []
     for key, row in after.items():
         former = before.get(key)
-        if former is None or "error" in former:
+        if former is None or ("error" in former and "error" not in row):
             verdicts.append(Verdict(key, NEW))
+        elif "error" in former:
+            verdicts.append(Verdict(key, SKIPPED, against="failed before and now"))
         elif "error" in row:
             verdicts.append(Verdict(key, FAILED, against=row["error"].strip().splitlines()[-1]))
         else:

@@ -53,8 +53,9 @@ def uncertainty_map(probabilities: Tensor, *, window: int = WINDOW) -> Tensor:
 
 def binary_entropy(p: Tensor) -> Tensor:
     """- p log p - (1 - p) log (1 - p) in nats; 0 at 0 and 1, and where rounding has led beyond them."""
-    p, rest = p.clamp(min=_TINY), (1.0 - p).clamp(min=_TINY)
-    return -(p * p.log()).add_(rest * rest.log())
+    p, rest = p.clamp(min=_TINY), (1.0 - p).clamp_(min=_TINY)
+    terms = p.log().mul_(p)  # in place: these maps are large
+    return terms.add_(rest.log().mul_(rest)).neg_()
 
 
 def window_mean(maps: Tensor, window: int) -> Tensor:

@@ -30,7 +30,7 @@ class NetworkDetector:
     """A network of `build_detection_model` as a `Detector`.
 
     Pictures that are padded to one size share a batch, so that no picture's padding, and with it its score, depends on
-    which others it meets.
+    which others it meets. Test-time augmentation (TEST.BBOX_AUG) is left out.
 
     Args:
         model: in evaluation mode.

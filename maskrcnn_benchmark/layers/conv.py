@@ -5,13 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.pointwise import pointwise_conv, pointwise_pays
 from maskrcnn_benchmark.ops.winograd import winograd_conv, winograd_pays
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d that computes 3x3 convolutions with fewer multiplications where `winograd` is set and it pays.
+    """nn.Conv2d that takes the fastest way on a CPU; elsewhere, and as a part of an exported program, it is one.
 
-    Arguments, parameters and their names are those of nn.Conv2d.
+    3x3 convolutions need fewer multiplications where `winograd` is set and it pays (`winograd_conv`). Arguments,
+    parameters and their names are those of nn.Conv2d.
     """
 
     winograd = False
@@ -24,20 +26,27 @@ class Conv2d(nn.Conv2d):
         self, input: Tensor, *, scale: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         """Return the convolution without the layer's own bias, times scale [O], plus bias [O]."""
-        if self.winograd and self._has_the_shape() and winograd_pays(input, self.weight):
+        if self._may_be_winograd() and winograd_pays(input, self.weight):
             return winograd_conv(input, self.weight, bias, scale=scale, relu=relu)
         weight = self.weight if scale is None else self.weight * scale.reshape(-1, 1, 1, 1)
-        output = self._conv_forward(input, weight, bias)
+        if self._is_pointwise() and pointwise_pays(input, weight):
+            output = pointwise_conv(input, weight, bias, self.stride)
+        else:
+            output = self._conv_forward(input, weight, bias)
         return F.relu_(output) if relu else output
 
-    def _has_the_shape(self) -> bool:
+    def _may_be_winograd(self) -> bool:
         ones = (1, 1)
         return (
-            self.kernel_size == (3, 3)
+            self.winograd
+            and self.kernel_size == (3, 3)
             and self.stride == self.padding == self.dilation == ones
             and self.groups == 1
             and self.padding_mode == "zeros"
         )
+
+    def _is_pointwise(self) -> bool:
+        return self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
 
 
 def allow_winograd(model: nn.Module, allowed: bool) -> None:

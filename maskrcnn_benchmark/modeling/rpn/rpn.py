@@ -29,8 +29,8 @@ class RPNHead(nn.Module):
     def __init__(self, in_channels: int, num_anchors: int, *, init_std: float = 0.01) -> None:
         super().__init__()
         self.conv = Conv2d(in_channels, in_channels, 3, padding=1)
-        self.cls_logits = nn.Conv2d(in_channels, num_anchors, 1)
-        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 1)
+        self.cls_logits = Conv2d(in_channels, num_anchors, 1)
+        self.bbox_pred = Conv2d(in_channels, num_anchors * 4, 1)
         for layer in (self.conv, self.cls_logits, self.bbox_pred):
             nn.init.normal_(layer.weight, std=init_std)
             nn.init.zeros_(layer.bias)

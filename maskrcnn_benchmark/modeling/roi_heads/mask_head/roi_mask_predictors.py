@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.utils import build_entry
 
@@ -30,7 +31,7 @@ class MaskRCNNC4Predictor(nn.Module):
     def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(in_channels, hidden_channels, 2, stride=2)
-        self.mask_fcn_logits = nn.Conv2d(hidden_channels, num_classes, 1)
+        self.mask_fcn_logits = Conv2d(hidden_channels, num_classes, 1)
         _init_kaiming(self)
 
     @classmethod
@@ -49,7 +50,7 @@ class MaskRCNNConv1x1Predictor(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.mask_fcn_logits = nn.Conv2d(in_channels, num_classes, 1)
+        self.mask_fcn_logits = Conv2d(in_channels, num_classes, 1)
         _init_kaiming(self)
 
     @classmethod

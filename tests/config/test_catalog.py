@@ -36,7 +36,9 @@ def touch(*paths):
 
 
 def test_published_data_sets():
-    assert DatasetCatalog.DATASETS == PUBLISHED["datasets"]
+    own = {"parking_2022_train", "parking_2022_val", "parking_2022_test"}
+    assert set(DatasetCatalog.DATASETS) == own | set(PUBLISHED["datasets"])
+    assert {name: DatasetCatalog.DATASETS[name] for name in PUBLISHED["datasets"]} == PUBLISHED["datasets"]
 
 
 def test_published_weights():

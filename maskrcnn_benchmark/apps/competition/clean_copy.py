@@ -25,7 +25,7 @@ _LEFT_BEHIND = {
     ".pytest_cache", ".ruff_cache", ".hypothesis", "mlruns", ".neptune",
 }  # fmt: skip
 _BUILT = (".so", ".pyc", ".pyd")
-_TRAIN = DatasetCatalog.DATASETS["parking_2022_val"]
+_TRAIN = DatasetCatalog.get("parking_2022_val")["args"]
 _LEAST_VALIDATION = 4
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -71,12 +75,12 @@ def code(tmp_path):
     return Repository(folder)
 
 
-def execute(tmp_path, url, revision, **settings):
+def execute(tmp_path, url, revision, **options):
     platform = Platform(tmp_path)
-    order = Order(["mining"], candidates=draw(4), settings=small.mining(mining_algorithm="random", **settings))
+    order = Order(["mining"], candidates=draw(4), settings=small.mining(mining_algorithm="random"))
     order.settings |= {"git_url": url, "git_branch": revision}
     job = platform.prepare(order)
-    return platform, runner.run(job, shown=[tmp_path / "sandbox" / "code"])
+    return platform, runner.run(job, shown=[tmp_path / "sandbox" / "code"], **options)
 
 
 def test_the_commit_that_is_named_runs(tmp_path, code):
@@ -92,18 +96,20 @@ def test_the_commit_that_is_named_runs(tmp_path, code):
 
 @pytest.mark.slow
 def test_its_requirements_are_installed(tmp_path, code):
-    package = tmp_path / "sandbox" / "code" / "package"
-    package.mkdir(parents=True)
-    (package / "setup.py").write_text(
-        "from setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'])\n"
-    )
-    (package / "mine.py").write_text("WORD = 'mine was installed'\n")
-    options = f"--no-build-isolation\n--no-index\n{package}\n"
+    wheel = tmp_path / "sandbox" / "code" / "mine-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("mine.py", "WORD = 'mine was installed'\n")
+        archive.writestr("mine-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+        archive.writestr("mine-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("mine-1.dist-info/RECORD", "")
     revision = code.commit({
         "start.py": STRANGE.format(word="with requirements", extra="import mine; print(mine.WORD)"),
-        "extra-requirements.txt": options,
+        "extra-requirements.txt": f"--no-index\n{wheel}\n",
     })  # fmt: skip
-    platform, run = execute(tmp_path, code.url, revision)
+    # As in the image, where there is no virtual environment: Python itself, which lets a user add packages of his own.
+    python = Path(sys.base_prefix, "bin", "python3")
+    command = [str(python), "tools/ymir_start.py"]
+    platform, run = execute(tmp_path, code.url, revision, command=command, PYTHONPATH=sysconfig.get_path("purelib"))
     assert platform.finish(run).code == 0, run.log
     assert "mine was installed" in run.log
 

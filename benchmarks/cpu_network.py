@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,6 +34,7 @@ from benchmarks._options import add_suite_options, peer_paths, wanted_peers
 from benchmarks._rows import Row, failed_row, make_row, write_document
 from benchmarks._timing import RESULTS, machine, print_table
 from maskrcnn_benchmark.apps.errors import user_errors
+from maskrcnn_benchmark.utils.openmp import share_cores
 
 TASKS = {"train": "step", "inference": "inference"}  # task to area
 _NAMES = {"train": "training step", "inference": "inference"}
@@ -47,7 +50,10 @@ class Contender:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(name, job, theirs), daemon=True)
-        self.process.start()
+        with mock.patch.dict(os.environ):
+            if name == OURS:
+                share_cores()  # as our programs do before they import torch, which the process does at its start
+            self.process.start()
         theirs.close()
 
     def ready(self) -> None:

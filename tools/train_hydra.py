@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from maskrcnn_benchmark.apps.hydra_app import import_hydra, start
+from maskrcnn_benchmark.utils.openmp import share_cores
 
 hydra = import_hydra()
 
@@ -19,6 +20,7 @@ def main(settings: Any) -> float | tuple[float, ...] | None:
 
 
 if __name__ == "__main__":
+    share_cores()
     from maskrcnn_benchmark.config import cfg
 
     start(main, cfg)

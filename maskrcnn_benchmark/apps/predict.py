@@ -27,6 +27,7 @@ from maskrcnn_benchmark.config.check_heads import check_masks_for_pasting
 from maskrcnn_benchmark.config.classes import class_count, only_proposes
 from maskrcnn_benchmark.config.defaults import _C as defaults
 from maskrcnn_benchmark.data.transforms.build import ImagePreparer
+from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.ops import paste_masks
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -49,6 +50,7 @@ class Predictor:
         confidence_threshold: detections with a lower score are left out.
         mask_threshold: a pixel belongs to a mask when its probability is above; negative: heat maps 0..255.
         augmentation: detects in place of the model, in a list of pictures as they are; see `BoxAugmentation`.
+        precision: number format and layout of the network's input; None: float32 in NCHW.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Predictor:
         confidence_threshold: float = 0.5,
         mask_threshold: float = 0.5,
         augmentation: Callable[[list[np.ndarray]], list[BoxList]] | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.model = model.eval()
         self.prepare = prepare
@@ -70,6 +73,7 @@ class Predictor:
         self.mask_threshold = mask_threshold
         self.augmentation = augmentation
         self.device = next(model.parameters()).device
+        self.precision = precision or Precision(self.device.type)
 
     @classmethod
     def from_config(
@@ -78,7 +82,7 @@ class Predictor:
         """Build the model that a config describes.
 
         Args:
-            cfg: MODEL, INPUT, TEST.BBOX_AUG and DATALOADER.SIZE_DIVISIBILITY are read.
+            cfg: MODEL, INPUT, DTYPE, NHWC, TEST.BBOX_AUG and DATALOADER.SIZE_DIVISIBILITY are read.
             weights: file of the weights; None: MODEL.WEIGHT.
             categories: of the labels; None: DATASETS.CLASSES, else COCO's for 81 classes, else
                 numbers.
@@ -93,14 +97,17 @@ class Predictor:
         check_masks_for_pasting(cfg)
         if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE} but no CUDA device is available; set it to cpu")
-        model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
+        device = torch.device(cfg.MODEL.DEVICE)
+        precision = Precision.from_config(cfg, device)
+        model = precision.place_model(build_detection_model(cfg), device)
         DetectronCheckpointer(cfg, model).load_weights(cfg.MODEL.WEIGHT if weights is None else weights, strict=True)
         return cls(
             model,
             prepare=ImagePreparer.from_config(cfg),
             categories=categories or default_categories(class_count(cfg), cfg.DATASETS.CLASSES),
             size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
-            augmentation=make_box_augmentation(cfg, model, lambda images: images.to(cfg.MODEL.DEVICE)),
+            augmentation=make_box_augmentation(cfg, model, lambda images: precision.place_images(images, device)),
+            precision=precision,
             **kwargs,
         )
 
@@ -165,8 +172,9 @@ class Predictor:
         if self.augmentation is not None:
             found = self.augmentation(list(images))
         else:
-            tensors = [self.prepare(image)[0].to(self.device) for image in images]
-            found = self.model(to_image_list(tensors, self.size_divisible))
+            batch = to_image_list([self.prepare(image)[0] for image in images], self.size_divisible)
+            with self.precision.autocast():
+                found = self.model(self.precision.place_images(batch, self.device))
         return [prediction.to(torch.device("cpu")) for prediction in found]
 
     def _finish(self, prediction: BoxList, size: tuple[int, int]) -> BoxList:

@@ -24,7 +24,7 @@ from maskrcnn_benchmark.engine.seeding import use_deterministic_kernels
 from maskrcnn_benchmark.solver.world_size import make_schedule_for_world
 from maskrcnn_benchmark.tracking import MetricSink
 from maskrcnn_benchmark.utils import comm
-from maskrcnn_benchmark.utils.allocator import keep_pages
+from maskrcnn_benchmark.utils.allocator import keep_pages, reserve_huge_pages
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.env import setup_environment
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -94,6 +94,8 @@ def start_run(args: argparse.Namespace, cfg: CfgNode, *, training: bool, testing
     keep_pages()
     cfg = build_config(args, cfg)
     device, notice = build_device(args, cfg)
+    if device.type == "cpu":
+        reserve_huge_pages()
     make_deterministic(cfg, device)  # before NCCL reads which algorithms it may use
     make_process_group(cfg, device)
     watch_peers()

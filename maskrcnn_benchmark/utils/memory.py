@@ -38,7 +38,12 @@ def memory_use(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return total - free, total
-    return _resident(), min(filter(None, _host_limits()), default=0)
+    return _resident(), memory_limit()
+
+
+def memory_limit() -> int:
+    """Bytes that this process may use on the host: see `memory_use`."""
+    return min(filter(None, _host_limits()), default=0)
 
 
 def describe_memory(device: torch.device) -> str:

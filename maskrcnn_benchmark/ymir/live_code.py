@@ -16,6 +16,7 @@ from maskrcnn_benchmark.utils.files import write_atomically
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 from maskrcnn_benchmark.ymir.protocol import ENV_FILE_VARIABLES, Environment, environment_file, read_environment_tree
 from maskrcnn_benchmark.ymir.settings import JobSettings, read_settings
+from maskrcnn_benchmark.ymir.variables import worker_variables
 
 LIVE_VARIABLE = "MASKRCNN_YMIR_LIVE"
 """Set for live code, which is not to fetch itself."""
@@ -62,12 +63,9 @@ def make_live_command(environment: Environment, settings: JobSettings) -> LiveCo
     program = next((folder / name for name in PROGRAMS if (folder / name).is_file()), None)
     if program is None:
         raise JobError(ReturnCode.CONFIG, f"{url} has neither {' nor '.join(PROGRAMS)}, so it cannot be started")
-    variables = {
-        **os.environ,
-        "PYTHONUSERBASE": os.environ.get("PYTHONUSERBASE") or os.path.join(environment.work_dir, "python"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))),
-        LIVE_VARIABLE: "1",
-    }
+    variables = worker_variables(os.environ, environment.work_dir, folder)
+    variables.setdefault("PYTHONUSERBASE", os.path.join(environment.work_dir, "python"))
+    variables[LIVE_VARIABLE] = "1"
     if not lend_kernels(Path(__file__).resolve().parents[2], folder):
         variables.pop("MASKRCNN_REQUIRE_EXT", None)  # the kernels in PyTorch must do
     if (folder / REQUIREMENTS).is_file():

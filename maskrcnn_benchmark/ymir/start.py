@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -23,22 +22,12 @@ from maskrcnn_benchmark.ymir.monitor import Monitor, phase_weights
 from maskrcnn_benchmark.ymir.outcome import FOLDER_VARIABLE, Failure, find_failure
 from maskrcnn_benchmark.ymir.protocol import Environment, OutputPaths, Protocol, read_environment
 from maskrcnn_benchmark.ymir.settings import JobSettings, read_settings
+from maskrcnn_benchmark.ymir.variables import worker_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tools" / "ymir_start.py"
 PROCESSES_VARIABLE = "YMIR_CPU_PROCESSES"
 """How many processes share a job without a GPU; one by default."""
-# Libraries write into these; the home folder of the platform's user may be missing or of somebody else.
-_FOLDERS = {
-    "HOME": "home",
-    "XDG_CACHE_HOME": "xdg",
-    "TORCH_HOME": "torch",
-    "MPLCONFIGDIR": "matplotlib",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TRITON_CACHE_DIR": "triton",
-    "CUDA_CACHE_PATH": "cuda",
-    "FVCORE_CACHE": "fvcore",
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -110,7 +99,7 @@ def supervise(environment: Environment, settings: JobSettings) -> Failure | None
         words = [sys.executable, "-u", *torchrun, str(PROGRAM), "--worker"]
     scratch = scratch_folder(environment)
     with tempfile.TemporaryDirectory(dir=scratch) as reports:
-        variables = worker_variables(os.environ, environment.work_dir)
+        variables = worker_variables(os.environ, environment.work_dir, ROOT)
         variables |= {"TMPDIR": scratch, FOLDER_VARIABLE: reports}
         # A session of its own: Ctrl-C of a terminal then comes once.
         with subprocess.Popen(words, env=variables, start_new_session=True) as process, _passing_on(process):
@@ -143,26 +132,6 @@ def scratch_folder(environment: Environment) -> str:
         f"neither the system's temporary folder nor {environment.work_dir} can be written; make room, or let the "
         "container's user write there",
     )
-
-
-def worker_variables(environment: Mapping[str, str], work_dir: str) -> dict[str, str]:
-    """Environment variables of the workers: caches go where this user can write, the code is found without installing.
-
-    Args:
-        environment: of this process; folders in it that can be written stay.
-        work_dir: folder for the caches.
-    """
-    variables = dict(environment)
-    for name, folder in _FOLDERS.items():
-        if not os.access(variables.get(name, ""), os.W_OK):
-            variables[name] = os.path.join(work_dir, folder)
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):  # a number without a name
-        variables["USER"] = variables["LOGNAME"] = "ymir"
-    paths = filter(None, (str(ROOT), variables.get("PYTHONPATH")))
-    variables["PYTHONPATH"] = os.pathsep.join(paths)
-    return variables
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 from maskrcnn_benchmark.ymir.failures import code_of, failing_as, failing_as_data, message_of
 from maskrcnn_benchmark.ymir.outcome import Failure, find_failure
 from maskrcnn_benchmark.ymir.settings import JobSettings
-from maskrcnn_benchmark.ymir.start import ROOT, num_processes, worker_variables
+from maskrcnn_benchmark.ymir.start import ROOT, num_processes
+from maskrcnn_benchmark.ymir.variables import worker_variables
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -95,7 +96,7 @@ def test_folders_that_cannot_be_written_are_replaced(tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     given = {"HOME": "/nonexistent", "TORCH_HOME": str(own), "PYTHONPATH": "/elsewhere", "OTHER": "1"}
-    found = worker_variables(given, "/out/.cache")
+    found = worker_variables(given, "/out/.cache", ROOT)
     assert (found["TORCH_HOME"], found["OTHER"]) == (str(own), "1")
     assert {found[name].rpartition("/")[0] for name in ("HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME")} == {"/out/.cache"}
     assert found["PYTHONPATH"] == f"{ROOT}{os.pathsep}/elsewhere"

@@ -94,7 +94,9 @@ def message_of(error: BaseException, folder: str) -> str:
         return f"the job was told to stop by {error.name}; started again on the same folders it goes on"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.filename or folder} cannot be written: {_DISK[error.errno]}; make room and start again"
-    sentence = explain(error) if isinstance(error, Exception) else ""
+    if ran_out_of_memory(error):
+        return f"{explain(error) or describe(error)}; IMS_PER_BATCH follows batch_size_per_gpu of the job"
+    sentence = explain(error)
     if sentence or isinstance(error, JobError):
         return sentence or describe(error)
     return f"{type(error).__name__}: {describe(error)}"

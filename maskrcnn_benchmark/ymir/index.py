@@ -65,4 +65,4 @@ def read_index(path: str, what: str) -> list[IndexEntry]:
 
 def _entry(line: str, number: int) -> IndexEntry:
     image, _, annotation = line.partition("\t")
-    return IndexEntry(image.strip(), annotation.strip(), number)
+    return IndexEntry(image, annotation, number)

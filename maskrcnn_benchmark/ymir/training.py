@@ -65,6 +65,8 @@ def run_training(job: Job, share: Share, stop: StopSignals) -> None:
         plan = make_plan(job, data, weights)
         goes_on = comm.broadcast(comm.is_main_process() and prepare_folder(job, plan, data))
         run = start_run(make_arguments(), plan.cfg, training=True, testing=True)
+    if plan.has_masks and not data.has_masks:
+        logger.warning("No object has an outline, so that boxes are learnt as masks; export seg-coco:raw for outlines")
     with run:
         stages = StageWriter.make(job, plan, anew=not goes_on) if comm.is_main_process() else None
         if stages is not None:

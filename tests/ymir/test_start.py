@@ -75,6 +75,12 @@ def test_a_full_disk_is_named():
     assert message_of(named, "/out").startswith("/out/models/a cannot be written")
 
 
+def test_a_remedy_is_one_of_the_platforms_keys():
+    message = message_of(torch.OutOfMemoryError("CUDA out of memory"), "/out")
+    assert "out of memory" in message
+    assert "batch_size_per_gpu" in message
+
+
 def test_the_first_worker_that_failed_has_the_word(tmp_path):
     Failure(160004, "another process has gone", is_echo=True).leave(str(tmp_path), 0)
     Failure(300103, "out of memory", "stack").leave(str(tmp_path), 1)

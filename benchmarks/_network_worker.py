@@ -194,7 +194,25 @@ def build_torchvision(job: Job) -> Any:
     return PictureRun(detector.detect, picture, detector.watch)
 
 
-BUILDERS: dict[str, Callable[[Job], Any]] = {OURS: build_ours, "torchvision": build_torchvision}
+def build_detectron2(job: Job) -> Any:
+    """detectron2's run of a job."""
+    _peers.load_detectron2()
+    from benchmarks import _detectron2
+
+    if job.task == "train":
+        return _detectron2.build_detectron2_run(
+            job.make_cfg("NHWC", "False"), image_size=job.image_size, positives=job.positives, length=_LENGTH
+        )
+    picture = job.draw_picture()
+    detector = _detectron2.Detectron2Pictures(job.make_cfg(), picture)
+    return PictureRun(detector.detect, picture, detector.watch)
+
+
+BUILDERS: dict[str, Callable[[Job], Any]] = {
+    OURS: build_ours,
+    "torchvision": build_torchvision,
+    "detectron2": build_detectron2,
+}
 
 
 def serve(contender: str, job: Job, pipe: Connection) -> None:

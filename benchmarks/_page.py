@@ -29,7 +29,7 @@ def render(document: Mapping[str, Any]) -> str:
     machine = document["machine"]
     processor = ", ".join(machine["gpus"]) or machine["cpu"]
     sections = [Section("ratios", "Beside the peers", _overview(areas, peers))]
-    sections += [Section(_id(name), name, _area(rows, peers)) for name, rows in areas.items()]
+    sections += [Section(_id(name), name, _area(rows, peers, document["areas"][name])) for name, rows in areas.items()]
     sections.append(Section("machine", "Machine and peers", _circumstances(document)))
     return page.render_page(
         title=f"Benchmarks, {processor}",
@@ -105,9 +105,9 @@ def _label(row: Row) -> str:
     return row["name"] if row["threads"] is None else f"{row['name']}, {row['threads']} thr."
 
 
-def _area(rows: Sequence[Row], peers: Sequence[str]) -> Markup:
+def _area(rows: Sequence[Row], peers: Sequence[str], entry: Mapping[str, Any]) -> Markup:
     measured, failed = [row for row in rows if "results" in row], [row for row in rows if "error" in row]
-    parts = [page.charts(_curves(measured)), _table(measured, peers), _stages(measured)]
+    parts = [page.charts(_curves(measured)), _growth(entry.get("fits", ())), _table(measured, peers), _stages(measured)]
     if failed:
         lines = [[row["name"], row["case"], row["error"]] for row in failed]
         parts.append(page.table(["could not be measured", "case", "why"], lines, words=True))
@@ -158,24 +158,35 @@ def _stages(rows: Sequence[Row]) -> Markup:
 
 
 def _curves(rows: Sequence[Row]) -> list[Markup]:
-    """Charts of the rows with an x: what a piece of work costs as it grows."""
+    """Charts of the rows with an amount: what a piece of work costs as it grows, beside growth in proportion."""
     groups: dict[tuple[str, int | None], list[Row]] = {}
     for row in rows:
-        if "x" in row:
+        if "amount" in row:
             groups.setdefault((row["name"], row["threads"]), []).append(row)
     charts = []
-    for group in groups.values():
-        group = sorted(group, key=lambda row: row["x"])
-        contenders = dict.fromkeys(name for row in group for name in row["results"])
+    for (name, _), group in groups.items():
+        group.sort(key=lambda row: row["amount"])
         series = []
-        for name in contenders:
-            points = [(row["x"], row["results"][name]["median"]) for row in group if name in row["results"]]
-            series.append(Series(name, *map(list, zip(*points, strict=True))))
-        title = group[0]["name"]
-        if "exponent" in group[0]:
-            title += f", as the work to the power {group[0]['exponent']:.2f}"
-        charts.append(line_chart(title, series, x_label=group[0].get("x_label", "size"), y_label=group[0]["unit"]))
+        for contender in dict.fromkeys(name for row in group for name in row["results"]):
+            there = [row for row in group if contender in row["results"]]
+            values = [row["results"][contender]["median"] for row in there]
+            series.append(Series(contender, [row["amount"] for row in there], values))
+        last = next(line for line in series if line.name == OURS)
+        straight = [last.ys[-1] * amount / last.xs[-1] for amount in last.xs]
+        series.append(Series("in proportion", last.xs, straight, dashed=True))
+        charts.append(line_chart(name, series, x_label=group[0].get("quantity", "amount"), y_label=group[0]["unit"]))
     return charts
+
+
+def _growth(fits: Sequence[Mapping[str, Any]]) -> Markup:
+    """The exponents that an area found, a line each piece of work."""
+    if not fits:
+        return Markup("")
+    names = list(fits[0])
+    lines = [["" if fit[name] is None else fit[name] for name in names] for fit in fits]
+    return page.table(
+        [name.replace("_", " ") for name in names], lines, caption="1 is growth in proportion, 2 quadratic"
+    )
 
 
 def _circumstances(document: Mapping[str, Any]) -> Markup:

@@ -110,6 +110,7 @@ def run_area(name: str, area: Area, args: argparse.Namespace, seconds: float) ->
         "seconds": round(time.perf_counter() - begin, 1),
         "command": " ".join(area.command),
         "left_out": document.get("left_out", []),
+        "fits": document.get("fits", []),  # of the area scaling
     }
     return entry | ({"error": error} if error else {}), document
 

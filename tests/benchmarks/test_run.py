@@ -37,13 +37,14 @@ if args.do == "nothing":
     sys.exit()
 name = args.do
 times = {{"ours": [1.0, 1.1, 1.2], "torchvision": [4.0, 4.2, 4.4], "plain PyTorch": [2.0, 2.0, 2.0]}}
-rows = [make_row(name, f"work {{x}}", "800x1344 & more", times, unit="ms", clock="cpu", threads=1, x=x, x_label="size",
-                 peak_memory_mib={{"ours": 5.0}}, stages_ms={{"ours": {{"fpn": 1.0}}, "torchvision": {{"fpn": 2.0}}}})
-        for x in (1, 2)]
+more = {{"threads": 1, "peak_memory_mib": {{"ours": 5.0}}, "quantity": "size",
+        "stages_ms": {{"ours": {{"fpn": 1.0}}, "torchvision": {{"fpn": 2.0}}}}}}
+rows = [make_row(name, "work", f"{{x}} x 1344 & more", times, unit="ms", clock="cpu", amount=x, **more) for x in (1, 2)]
 rows.append(make_row(name, "memory", "x", {{"ours": [10.0], "torchvision": [20.0]}}, unit="MiB", clock="none"))
 rows.append(failed_row(name, "other work", "x", "out of memory"))
 peers = {{"torchvision": "0.28", "detectron2": "absent: detectron2 is not installed"}}
-write_document(args.out, rows, machine={{}}, peers=peers, left_out=["the rest"])
+write_document(args.out, rows, machine={{}}, peers=peers, left_out=["the rest"],
+               fits=[{{"name": name, "time_exponent": 1.25}}])
 """
 
 
@@ -99,11 +100,12 @@ def test_the_result(areas, suite):
     assert [address for address in page.addresses if not address.startswith(("#", "data:"))] == []
     shown = " ".join(page.words)
     assert "detectron2 is absent: detectron2 is not installed" in shown
-    assert "800x1344 & more" in shown
+    assert "2 x 1344 & more" in shown
     assert "out of memory" in shown
-    assert {1.0, 1.1, 4.2, 3.818, 5.0} <= {*page.values}  # medians, ratio, memory; the first a stage
+    assert {1.0, 1.1, 4.2, 3.818, 5.0, 1.25} <= {*page.values}  # a stage, medians, a ratio, memory, an exponent
     points = [[point[2:] for point in line["points"]] for chart in page.series for line in chart]
-    assert [[1, 1.1]] in points or [[1, 1.1], [2, 1.1]] in points
+    assert [[1, 1.1], [2, 1.1]] in points
+    assert [[1, 0.55], [2, 1.1]] in points  # in proportion
 
 
 def test_flags_reach_the_areas(areas, suite, capfd):

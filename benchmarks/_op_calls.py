@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from benchmarks import _op_peers as peers
-from maskrcnn_benchmark.ops import roi_levels
+from maskrcnn_benchmark.ops import roi_levels, winograd
 from maskrcnn_benchmark.ops._library import plain_kernel
+from tests.ops import winograd_cases
 from tests.ops.deform_conv_cases import RES3, RES5
 from tests.ops.inputs import BOX_HEAD, C4_POOL, MASK_HEAD, RoiCase, proposal_boxes
 
 PLAIN = "plain PyTorch"
+PLANES = "PyTorch, NCHW"  # the convolution that every peer calls, in the layout that they choose
 Work = Callable[[], Any]
 
 
@@ -161,3 +163,21 @@ def deform_conv_calls(setting: Setting) -> Iterator[Call]:
                 },
                 exact=False,
             )
+
+
+def winograd_calls(setting: Setting) -> Iterator[Call]:
+    """3x3 convolutions of the network with bias and ReLU; the plain kernel is PyTorch's convolution, in NHWC."""
+    if setting.device != "cpu" or not winograd._has_kernel():
+        return
+    for shape in (winograd_cases.PYRAMID, winograd_cases.MASK_HEAD, winograd_cases.RES4):
+        case = replace(shape, size=(14, 14), num_images=6, channels=64, output_channels=64) if setting.quick else shape
+        input, weight, scale, bias, relu = case.arguments()
+        planes = (input.contiguous(), weight.contiguous(), bias)
+        yield op_call(
+            "winograd_conv",
+            str(case),
+            (input, weight, scale, bias, relu),
+            {PLANES: lambda planes=planes: lambda: torch.conv2d(*planes, padding=1).relu_()},
+            exact=False if scale is None else None,
+        )
+        yield op_call("winograd_conv_backward", str(case), case.backward_arguments())

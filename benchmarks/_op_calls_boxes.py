@@ -56,6 +56,7 @@ def match_calls(setting: Setting) -> Iterator[Call]:
                 "torchvision": lambda theirs=theirs: peers.torchvision_match(*theirs),
                 "detectron2": lambda theirs=theirs: peers.detectron2_match(*theirs),
             },
+            exact=True,
         )
 
 

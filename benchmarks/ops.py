@@ -5,8 +5,8 @@
     python benchmarks/ops.py --threads 1 --rounds 15 --peers torchvision
 
 All contenders of a row take turns in one process on the same tensors. One thread is timed by processor time, which
-other load on the machine disturbs least, more threads by the clock on the wall. A peer that cannot be imported is named; see
-benchmarks/_peers.py for where it is looked for.
+other load on the machine disturbs least, more threads by the clock on the wall. A peer that cannot be imported is
+named; see benchmarks/_peers.py for where it is looked for.
 
 Prints a table and writes benchmarks/results/ops.json (only when all ops ran, or with --write).
 """
@@ -29,7 +29,7 @@ import torch
 from benchmarks import _op_calls, _op_calls_boxes, _op_calls_masks
 from benchmarks._op_calls import PLAIN, Call, Setting
 from benchmarks._options import add_suite_options, peer_paths, wanted_peers
-from benchmarks._peers import find_peers
+from benchmarks._peers import LOADERS, find_peers
 from benchmarks._rows import OURS, failed_row, make_row, write_document
 from benchmarks._timing import RESULTS, machine, measure, print_table
 from maskrcnn_benchmark.utils.allocator import keep_pages
@@ -44,6 +44,7 @@ CALLS: dict[tuple[str, ...], Calls] = {
     ("roi_align", "roi_align_backward"): _op_calls.roi_align_calls,
     ("match_boxes",): _op_calls_boxes.match_calls,
     ("batched_nms",): _op_calls_boxes.nms_calls,
+    ("winograd_conv", "winograd_conv_backward"): _op_calls.winograd_calls,
     ("polygon_mask_targets",): _op_calls_masks.mask_target_calls,
     ("paste_masks", "paste_masks_rle"): _op_calls_masks.paste_calls,
     ("normalize_images",): _op_calls_masks.normalize_calls,
@@ -71,7 +72,7 @@ def prepare(call: Call, present: Mapping[str, str]) -> tuple[dict[str, Callable[
     """The contenders of a row, ours first, each tried once, and why others cannot take part."""
     contenders, failed = {OURS: call.ours}, {}
     for name, make in call.others.items():
-        if name != PLAIN and name not in present:
+        if name in LOADERS and name not in present:
             continue
         try:
             work = make()

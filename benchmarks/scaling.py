@@ -4,8 +4,8 @@
     python benchmarks/scaling.py "training step" NMS     those whose name begins so
 
 One thread, processor time, the median of three calls; memory is how far a call raised the process's above what it held
-before. The exponent is the slope of the logarithms over the larger half of a sweep: 1 is in proportion, 2 is quadratic,
-below 1 is fixed cost that still shows. A cliff is a pair of neighbours with a slope above 1.5.
+before. The exponent is the slope of the logarithms, without the smallest amount of a sweep: 1 is in proportion, 2 is
+quadratic, below 1 is fixed cost that still shows. A cliff is a pair of neighbours with a slope above 1.5.
 
 Prints a table and writes benchmarks/results/scaling.json, and scaling.html with a chart of each sweep.
 """
@@ -55,7 +55,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     points = [(row["amount"], row["results"][OURS]) for row in rows if "results" in row]
     times = [(amount, result["median"]) for amount, result in points]
     memory = [(amount, result.get("peak_memory_mib") or 0.0) for amount, result in points]
-    upper = len(points) // 2 - 1 if len(points) > 3 else 0
+    upper = 1 if len(points) > 3 else 0  # the smallest amount shows the fixed cost most
     steps = [slope(times[index : index + 2]) for index in range(len(times) - 1)]
     return {
         "name": rows[0]["name"],

@@ -18,7 +18,11 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.ymir import package
 from maskrcnn_benchmark.ymir.package_options import make_parser
 from tests.apps.tiny_run import CONFIG, OPTIONS
+from tests.ymir import small
 from tests.ymir.platform import storage
+from tests.ymir.platform.backend import Platform
+from tests.ymir.platform.photos import draw
+from tests.ymir.platform.producer import FIRST, SECOND, Order
 
 NAMES = ["forklift", "pallet"]
 FIGURES = {"mAP": 0.36, "maskAP": 0.31, "boxAP": 0.27}
@@ -96,6 +100,18 @@ def test_what_is_given_wins(run, tmp_path):
     stage = known["stages"]["iter_9"]
     assert (stage["maskAP"], stage["mAP"], stage["boxAP"]) == (0.5, 1.0, 0.27)
     assert known["executor_config"]["class_names"] == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "generation"), [("2.0.0", SECOND), ("1.1.0", FIRST)])
+def test_an_imported_model_mines_and_infers(run, tmp_path, version, generation):
+    pack(run, tmp_path / "model.tar.gz", "--package-version", version)
+    platform = Platform(tmp_path)
+    model = storage.import_package(tmp_path / "model.tar.gz", platform.store)
+    order = Order(["mining", "infer"], generation, candidates=draw(3), model=model, settings=small.mining())
+    outcome = platform.execute(order)
+    assert outcome.code == 0, outcome.run.log[-3000:]
+    assert len(outcome.mined) == len(outcome.inferred) == 3
 
 
 @pytest.mark.parametrize(("words", "message"), [

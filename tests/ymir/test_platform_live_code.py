@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from maskrcnn_benchmark.ops import backend_info
 from tests.ymir import small
 from tests.ymir.platform import runner
 from tests.ymir.platform.backend import Platform
@@ -131,7 +132,7 @@ def test_a_repository_that_is_not_there(tmp_path, code):
 
 @pytest.mark.slow
 def test_this_program_as_live_code(tmp_path, code, repository):
-    """A commit of ours, with settings of the repository under those of the task."""
+    """A commit of ours, with settings of the repository under those of the task, and with the kernels of the image."""
     subprocess.run(["git", "clone", "-q", "--bare", str(repository), str(code.bare) + ".ours"], check=True)
     ours = code.bare.with_name("code.git.ours")
     git(ours, "config", "uploadpack.allowFilter", "true")
@@ -147,3 +148,6 @@ def test_this_program_as_live_code(tmp_path, code, repository):
     outcome = platform.finish(runner.run(job, shown=[tmp_path / "sandbox" / "code"]))
     assert outcome.code == 0, outcome.run.log[-3000:]
     assert list(outcome.result["model_stages"]) == ["iter_0000002"], "max_iter of the task, not of the template"
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "csrc"], cwd=repository).returncode
+    if backend_info()["extension"] and not changed:
+        assert "compiled kernels" not in outcome.run.log, "it would say that they are not available"

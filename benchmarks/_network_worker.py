@@ -224,6 +224,8 @@ def serve(contender: str, job: Job, pipe: Connection) -> None:
     """
     try:
         run = BUILDERS[contender](job)
+        torch.set_num_threads(1)
+        run.step()  # the warm-up, which also shows whether it works
     except Exception:  # whatever a peer raises: the benchmark goes on without it
         pipe.send((None, traceback.format_exc(limit=-3)))
         return

@@ -40,7 +40,7 @@ TASKS = {"train": "step", "inference": "inference"}  # task to area
 _NAMES = {"train": "training step", "inference": "inference"}
 # What is timed: (threads, name of the clock, words).
 _TIMED = ((1, "cpu", "CPU s of one thread"), (2, "wall", "wall s of two threads"))
-_FEWEST = 3  # rounds that the regression check can use
+_QUICK_ROUNDS = 3
 
 
 class Contender:
@@ -57,7 +57,7 @@ class Contender:
         theirs.close()
 
     def ready(self) -> None:
-        """Wait until it is built; RuntimeError where that failed."""
+        """Wait until it is built and has made a step; RuntimeError where that failed."""
         self._receive()
 
     def ask(self, command: str, threads: int = 1) -> Any:
@@ -95,21 +95,20 @@ class Deadline:
 def take_turns(
     contenders: Mapping[str, Contender], rounds: int, deadline: Deadline, clocks: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every step: by clock, by contender, turn by turn; the warm-up of both kinds is left out."""
+    """Seconds of every step: by clock, by contender, turn by turn; each has made a step before."""
     timed = [(threads, clock) for threads, clock, _ in _TIMED if clock in clocks]
     seconds: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in contenders} for _, clock in timed}
     names, longest = list(contenders), 0.0
-    for turn in range(rounds + 1):  # the first is the warm-up
-        # What comes after the rounds takes about another one.
-        if turn > _FEWEST and not deadline.leaves(2 * longest):
+    for turn in range(rounds):
+        # One at least; what comes after the rounds takes about another one.
+        if turn and not deadline.leaves(2 * longest):
             break
         begin = time.perf_counter()
         for threads, clock in timed:
             for name in names if turn % 2 == 0 else reversed(names):
                 processor, wall = contenders[name].ask("step", threads)
-                if turn:
-                    seconds[clock][name].append(processor if clock == "cpu" else wall)
-        longest = max(longest, time.perf_counter() - begin) if turn else 0.0
+                seconds[clock][name].append(processor if clock == "cpu" else wall)
+        longest = max(longest, time.perf_counter() - begin)
     return seconds
 
 
@@ -210,16 +209,21 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Measure, print, write; gives the rows."""
     args = make_parser().parse_args(arguments)
     if args.quick:
-        args.image_size, args.rounds, args.positives = [96, 128], _FEWEST, 8
+        args.image_size, args.rounds, args.positives = [96, 128], _QUICK_ROUNDS, 8
     deadline = Deadline(args.time_limit)
     names, peers = find_contenders(args)
     rows: list[Row] = []
+    left_out = []
     for task in TASKS if args.task == "both" else (args.task,):
         job = Job(task, tuple(args.image_size), args.positives, args.config_file, tuple(args.opts))
-        rows += measure_task(job, names, args.rounds, deadline, args.clocks)
+        new = list(measure_task(job, names, args.rounds, deadline, args.clocks))
+        done = [len(row["results"][OURS]["samples"]) for row in new if row.get("clock") in args.clocks]
+        if done and min(done) < args.rounds:
+            left_out.append(f"{_NAMES[task]}: {args.rounds - min(done)} of {args.rounds} rounds")
+        rows += new
     out = args.out or RESULTS / "cpu_network.json"
     print_rows(rows)
-    print(write_document(out, rows, machine=machine(), peers=peers))
+    print(write_document(out, rows, machine=machine(), peers=peers, left_out=left_out))
     return rows
 
 

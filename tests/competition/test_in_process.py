@@ -80,7 +80,7 @@ class Workplace:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("DATA_DIR", "")  # so that what the programs set goes away again
+    monkeypatch.setenv("DATA_DIR", "")  # what the programs set goes away again
     num_threads = torch.get_num_threads()
     yield Workplace(tmp_path, monkeypatch)
     torch.set_num_threads(num_threads)
@@ -266,10 +266,7 @@ def test_several_views_come_after_a_whole_submission_and_are_repeated(place, mon
     later = set(order[record["refined"] :])
     assert [row for row in refined if row["image_id"] in later] == [row for row in plain if row["image_id"] in later]
     assert refined != plain
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place.folder / "cache"))
-    monkeypatch.setenv("DATA_ROOT", str(place.data))
-    place.configure(**views)
+    place.configure(**views)  # no limit
     place.predict("--refine", str(record["refined"]))
     assert place.rows() == refined
 

@@ -24,6 +24,7 @@ CLASSES = (
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DATA_DIR", raising=False)
 
 
 @pytest.fixture

@@ -85,14 +85,14 @@ def test_a_run_cut_short_equals_one_of_that_length_at_the_same_rates(tmp_path):
 
 
 def test_the_fitted_schedule_fills_the_budget_and_is_repeated(tmp_path):
-    clock = Clock(per_batch=2.0, now=10.0)
+    clock = Clock(per_batch=8.0, now=10.0)
     limit, iteration, first = train(
         tmp_path / "first", 1000, clock, budget=1000.0, reserve=lambda: 30.0, fit_after=20, further=0.0
     )
     fitted = limit.decisions.fitted
-    assert fitted.max_iter == iteration == 480  # 20 were done at 50 s; (1000 - 30 - 50) / 2 = 460 more
+    assert fitted.max_iter == iteration == 120  # 20 were done at 170 s; (1000 - 30 - 170) / 8 = 100 more
     assert 0.99 * 1000 <= clock.now + 30 <= 1000
-    assert (fitted.after, fitted.steps, fitted.seconds_per_iteration) == (20, (round(6 * 0.48),), 2.0)
+    assert (fitted.after, fitted.steps, fitted.seconds_per_iteration) == (20, (round(6 * 0.12),), 8.0)
     assert limit.decisions.last is None
 
     decisions = Decisions.from_dict(limit.decisions.to_dict())
@@ -101,8 +101,8 @@ def test_the_fitted_schedule_fills_the_budget_and_is_repeated(tmp_path):
 
 
 def test_evaluations_on_the_way_are_part_of_the_fit(tmp_path):
-    limit, *_ = train(tmp_path, 1000, Clock(per_batch=2.0), budget=1000.0, fit_after=20, further=0.5)
-    assert limit.decisions.fitted.max_iter == 20 + int((1000 - 40) / 2.5)
+    limit, *_ = train(tmp_path, 1000, Clock(per_batch=8.0), budget=1000.0, fit_after=20, further=2.0)
+    assert limit.decisions.fitted.max_iter == 20 + int((1000 - 160) / 10)
 
 
 def test_rates_follow_the_fitted_schedule(tmp_path):

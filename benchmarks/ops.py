@@ -68,11 +68,16 @@ def list_calls(chosen: set[str], setting: Setting) -> Iterator[Call]:
             yield from make_calls(setting)
 
 
-def prepare(call: Call, present: Mapping[str, str]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """The contenders of a row, ours first, each tried once, and why others cannot take part."""
+def prepare(
+    call: Call, present: Mapping[str, str], threads: int = 1
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """The contenders of a row, ours first, each tried once, and why others cannot take part.
+
+    Plain PyTorch, the slowest by far, takes part on one thread only.
+    """
     contenders, failed = {OURS: call.ours}, {}
     for name, make in call.others.items():
-        if name in LOADERS and name not in present:
+        if (name in LOADERS and name not in present) or (name == PLAIN and threads > 1):
             continue
         try:
             work = make()
@@ -90,7 +95,7 @@ def measure_row(call: Call, threads: int, present: Mapping[str, str], args: argp
     clock = "cpu" if threads == 1 and device == "cpu" else "wall"
     torch.set_num_threads(threads)
     try:
-        contenders, failed = prepare(call, present)
+        contenders, failed = prepare(call, present, threads)
         if device == "cuda":
             contenders = {name: _synchronized(work) for name, work in contenders.items()}
         with torch.no_grad():

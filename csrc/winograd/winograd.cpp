@@ -14,66 +14,24 @@
 #include "../common/parallel.h"
 #include "../common/roi_checks.h"
 #include "winograd_checks.h"
-#include "winograd_cpu.h"
+#include "winograd_host.h"
 
 namespace mrcnn::winograd {
 
 namespace {
 
-constexpr int64_t kBlockBytes = 12 << 20;  // of the points of the tiles that are done at a time
+// Points of the tiles that are done at a time: twice the filters, which each block reads again, within bounds.
+constexpr int64_t kLeastBlockBytes = 2 << 20, kMostBlockBytes = 24 << 20;
 constexpr int64_t kFilterBytes = 8 << 20;  // of transformed filters that are used once
 constexpr int64_t kTilesPerItem = 4;
 constexpr int64_t kFilterChannelsPerItem = 32;
 constexpr int64_t kItemsPerThread = 4;  // parts of a matrix product, at least
-constexpr int64_t kLine = 16;           // floats of a cache line
-constexpr int64_t kPage = 1024;         // floats of a page
-
-struct Nothing {};
-Nothing no_state() { return {}; }
-
-int64_t parts_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-at::Tensor channels_inside(const at::Tensor& map) { return map.contiguous(at::MemoryFormat::ChannelsLast); }
-
-std::optional<at::Tensor> dense(const std::optional<at::Tensor>& values) {
-  return values ? std::optional(values->contiguous()) : std::nullopt;
-}
-
-const float* data_or_null(const std::optional<at::Tensor>& tensor) {
-  return tensor ? tensor->const_data_ptr<float>() : nullptr;
-}
-
-// Maps with channels last, to be read; `gates` of the same shape or null.
-struct Maps {
-  const float* data;
-  const float* gates;
-  int64_t channels;
-};
-
-// Room for the points of some tiles: rows of channels, one after the other in each point. Neither rows nor points lie a
-// power of two apart, where they would compete for the same lines of the caches.
-class Points {
- public:
-  Points(int64_t tiles, int64_t channels)
-      : row_(channels + kLine),
-        stride_(parts_of(tiles * row_, kPage) * kPage + kLine),
-        memory_(at::empty({kPoints * stride_}, at::kFloat)),
-        data_(memory_.mutable_data_ptr<float>()) {}
-
-  int64_t row() const { return row_; }
-  int64_t stride() const { return stride_; }
-  float* of_tile(int64_t tile) const { return data_ + tile * row_; }
-  float* of_point(int64_t point) const { return data_ + point * stride_; }
-
- private:
-  int64_t row_, stride_;
-  at::Tensor memory_;
-  float* data_;
-};
 
 // Tiles that are done at a time, all blocks of nearly the same size.
 int64_t tiles_per_block(int64_t tiles, int64_t inputs, int64_t outputs) {
-  const int64_t most = std::max<int64_t>(kBlockBytes / (kPoints * (inputs + outputs) * int64_t(sizeof(float))), 1);
+  constexpr int64_t kPointBytes = kPoints * int64_t(sizeof(float));  // of one channel of a tile, or of one filter
+  const int64_t bytes = std::clamp(2 * kPointBytes * inputs * outputs, kLeastBlockBytes, kMostBlockBytes);
+  const int64_t most = std::max<int64_t>(bytes / (kPointBytes * (inputs + outputs)), 1);
   return parts_of(tiles, parts_of(tiles, most));
 }
 
@@ -139,7 +97,7 @@ Filters make_filters(const at::Tensor& weight, const std::optional<at::Tensor>& 
   return filters;
 }
 
-// The points [64, C, O] of filters, from output channel `first` on, to `points`.
+// The points of filters, padded [C, O] each, from output channel `first` on.
 void transform_filters(const Filters& filters, int64_t first, int64_t inputs, int64_t outputs, float* points) {
   Filters part = filters;
   part.data += first * filters.output_stride;
@@ -148,7 +106,8 @@ void transform_filters(const Filters& filters, int64_t first, int64_t inputs, in
   for_each_item(outputs / kChannelBlock * parts, no_state, [&](Nothing&, int64_t item) {
     const int64_t begin = item % parts * kFilterChannelsPerItem;
     kernels()->transform_filters(part, item / parts * kChannelBlock, begin,
-                                 std::min(begin + kFilterChannelsPerItem, inputs), inputs, outputs, points);
+                                 std::min(begin + kFilterChannelsPerItem, inputs), inputs, outputs, points,
+                                 padded(inputs * outputs));
   });
 }
 
@@ -178,7 +137,7 @@ at::Tensor convolve(const at::Tensor& input, const std::optional<at::Tensor>& ga
   const int64_t part = outputs_per_block(tiles == plane.tiles(), inputs, outputs);
   const Points windows(tiles, inputs), products(tiles, part);
   const at::Tensor zeros = at::zeros({inputs}, at::kFloat);
-  const at::Tensor memory = at::empty({kPoints, inputs, part}, at::kFloat);
+  const at::Tensor memory = at::empty({kPoints * padded(inputs * part)}, at::kFloat);
   const Maps maps{input.const_data_ptr<float>(), data_or_null(gates), inputs};
   auto* points = memory.mutable_data_ptr<float>();
   for (int64_t channel = 0; channel < outputs; channel += part) {
@@ -192,7 +151,7 @@ at::Tensor convolve(const at::Tensor& input, const std::optional<at::Tensor>& ga
       }
       for_each_product(count, [&](int64_t point, int64_t begin, int64_t end) {
         kernels()->multiply(windows.of_point(point) + begin * windows.row(), windows.row(),
-                            points + point * inputs * channels, end - begin, inputs, channels,
+                            points + point * padded(inputs * channels), end - begin, inputs, channels,
                             products.of_point(point) + begin * products.row(), products.row());
       });
       write_maps(plane, products, first, count, conv.bias ? conv.bias + channel : nullptr, conv.relu, channels, outputs,
@@ -210,7 +169,7 @@ void add_bias_grads(const Points& grads, int64_t count, int64_t channels, float*
   }
 }
 
-// weight_grad from sums [64, C, O]; in the layout of weight_grad.
+// weight_grad from its points, padded [C, O] each; in the layout of weight_grad.
 void write_weight_grad(const float* sums, const float* scale, const at::Tensor& weight_grad) {
   const int64_t outputs = weight_grad.size(0), inputs = weight_grad.size(1);
   float* data = weight_grad.mutable_data_ptr<float>();
@@ -218,7 +177,7 @@ void write_weight_grad(const float* sums, const float* scale, const at::Tensor& 
   for_each_item(inputs, no_state, [&](Nothing&, int64_t c) {
     float grads[kTaps * kChannelBlock];
     for (int64_t first = 0; first < outputs; first += kChannelBlock) {
-      kernels()->transform_sums(sums, c, first, inputs, outputs, grads);
+      kernels()->transform_sums(sums + c * outputs + first, padded(inputs * outputs), grads);
       for (int64_t o = 0; o < kChannelBlock; ++o) {
         float* place = data + (first + o) * strides[0] + c * strides[1];
         const float factor = scale == nullptr ? 1.0f : scale[first + o];
@@ -241,7 +200,7 @@ void correlate(const at::Tensor& input, const Maps& grad_maps, const float* scal
   const int64_t part = outputs_per_block(tiles == plane.tiles(), inputs, outputs);
   const Points windows(tiles, inputs), grads(tiles, outputs);
   const at::Tensor zeros = at::zeros({std::max(inputs, outputs)}, at::kFloat);
-  const at::Tensor sums = at::empty({kPoints, inputs, part}, at::kFloat);
+  const at::Tensor sums = at::empty({kPoints * padded(inputs * part)}, at::kFloat);
   const Maps maps{input.const_data_ptr<float>(), nullptr, inputs};
   float* data = sums.mutable_data_ptr<float>();
   for (int64_t first = 0; first < plane.tiles(); first += tiles) {
@@ -256,8 +215,8 @@ void correlate(const at::Tensor& input, const Maps& grad_maps, const float* scal
       const int64_t channels = std::min(part, outputs - channel);
       for_each_product(inputs, [&](int64_t point, int64_t begin, int64_t end) {
         kernels()->multiply_transposed(windows.of_point(point), windows.row(), grads.of_point(point) + channel,
-                                       grads.row(), count, begin, end, channels, data + point * inputs * channels,
-                                       first > 0);
+                                       grads.row(), count, begin, end, channels,
+                                       data + point * padded(inputs * channels), first > 0);
       });
       if (last) {
         write_weight_grad(data, scale == nullptr ? nullptr : scale + channel, weight_grad.narrow(0, channel, channels));

@@ -23,7 +23,7 @@ struct Vector {
   static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
   static Register subtract(Register a, Register b) { return _mm512_sub_ps(a, b); }
   static Register multiply(Register a, Register b) { return _mm512_mul_ps(a, b); }
-  static Register maximum(Register a, Register b) { return _mm512_max_ps(a, b); }
+  static Register maximum(Register a, Register b) { return _mm512_maskz_max_ps(0xffff, a, b); }
   static Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
   static Register where_positive(Register gate, Register value) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(gate, zero(), _CMP_NLE_UQ), value);
@@ -41,8 +41,8 @@ struct Vector {
 namespace mrcnn::winograd {
 
 const Kernels* avx512_kernels() {
-  static const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("fma");
+  static const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
   return there ? &kKernels : nullptr;
 }
 

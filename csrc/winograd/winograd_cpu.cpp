@@ -1,6 +1,8 @@
 #include "winograd_cpu.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 namespace mrcnn::winograd {
 
@@ -9,6 +11,13 @@ namespace {
 constexpr int64_t kMostAcross = 64;  // maps side by side that are tried
 
 int64_t tiles_of(int64_t pixels) { return (pixels + kTile - 1) / kTile; }
+
+const Kernels* choose_kernels() {
+  const char* most = std::getenv("ATEN_CPU_CAPABILITY");
+  if (most != nullptr && std::strcmp(most, "default") == 0) return nullptr;
+  if (most != nullptr && std::strcmp(most, "avx2") == 0) return avx2_kernels();
+  return avx512_kernels() != nullptr ? avx512_kernels() : avx2_kernels();
+}
 
 // Where lines of the plane lie: the index of the map and the line in it, or -1 on the zeros between.
 struct Line {
@@ -23,7 +32,7 @@ Line find_line(int64_t line, int64_t extent) {
 }  // namespace
 
 const Kernels* kernels() {
-  static const Kernels* const best = avx512_kernels() ? avx512_kernels() : avx2_kernels();
+  static const Kernels* const best = choose_kernels();
   return best;
 }
 

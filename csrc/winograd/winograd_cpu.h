@@ -17,7 +17,7 @@ constexpr int64_t kTile = 6, kWindow = 8, kTaps = 9, kPoints = kWindow * kWindow
 constexpr int64_t kSumPoint = kWindow + 1;  // where both coordinates are 1: a transformed gradient is its tile's sum
 constexpr int64_t kChannelBlock = 16;       // channels come in multiples of it
 
-// A filter bank of any layout: element (o, c, tap) lies at data[o * output_stride + c * input_stride + tap_offset[tap]].
+// Filters of any layout: element (o, c, tap) lies at data[o * output_stride + c * input_stride + tap_offset[tap]].
 struct Filters {
   const float* data;
   int64_t output_stride, input_stride;
@@ -32,9 +32,9 @@ struct Kernels {
   int64_t panel;
 
   // Filters of the output channels [first_output, + 16) and input channels [begin, end), transformed, to their place in
-  // `points`, of which one point has C * O elements.
+  // `points`, of which one starts `stride` floats after the other.
   void (*transform_filters)(const Filters& filters, int64_t first_output, int64_t begin, int64_t end, int64_t inputs,
-                            int64_t outputs, float* points);
+                            int64_t outputs, float* points, int64_t stride);
 
   // A window of 8x8 `pixels`, transformed: channel c of point p goes to points[p * stride + c]. With `gates`, a pixel
   // counts where its gate is positive.
@@ -58,17 +58,15 @@ struct Kernels {
                               int64_t tiles, int64_t begin, int64_t end, int64_t outputs, float* output,
                               bool accumulate);
 
-  // Gradients of the filters of input channel `input` and output channels [first_output, + 16), from their sums
-  // [64, C, O], to grads [9, 16].
-  void (*transform_sums)(const float* sums, int64_t input, int64_t first_output, int64_t inputs, int64_t outputs,
-                         float* grads);
+  // Gradients of 16 filters, from the 64 points of their sums, `stride` floats apart, to grads [9, 16].
+  void (*transform_sums)(const float* sums, int64_t stride, float* grads);
 };
 
 // Null where this build or this processor lacks the instructions.
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
 
-// The best ones of this processor, or null.
+// The best ones of this processor, or null; ATEN_CPU_CAPABILITY (avx2, default) holds them back as it does torch's.
 const Kernels* kernels();
 
 // How N maps [H, W] lie on one plane, so that few tiles hang over an edge: `across` maps side by side, one row of zeros

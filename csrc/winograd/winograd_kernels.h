@@ -12,16 +12,12 @@
 
 #include "../common/simd.h"
 #include "winograd_cpu.h"
+#include "winograd_products.h"
 
 namespace mrcnn::winograd {
 
 namespace {
 
-using Register = Vector::Register;
-
-constexpr int64_t kLanes = Vector::kLanes;
-constexpr int64_t kPanelVectors = 2, kPanel = kPanelVectors * kLanes;
-constexpr int64_t kUnroll = 4;
 
 // a + factor * b
 MRCNN_INLINE Register plus(Register a, float factor, Register b) {
@@ -30,7 +26,7 @@ MRCNN_INLINE Register plus(Register a, float factor, Register b) {
 
 MRCNN_INLINE Register scaled(float factor, Register a) { return Vector::multiply(Vector::broadcast(factor), a); }
 
-// --- Transforms of one dimension. Points 0, 1, -1, 2, -2, 1/2, -1/2, infinity; a pair +-p shares its even and odd parts.
+// --- Transforms of one dimension. Points 0, 1, -1, 2, -2, 1/2, -1/2, infinity; a pair +-p shares even and odd parts.
 
 // From 8 pixels `in` to the 8 points `out`.
 MRCNN_INLINE void window_points(const Register* in, Register* out) {
@@ -171,7 +167,7 @@ void transform_outputs(const float* points, int64_t stride, const float* bias, b
 // --- Filters.
 
 void transform_filters(const Filters& filters, int64_t first_output, int64_t begin, int64_t end, int64_t inputs,
-                       int64_t outputs, float* points) {
+                       int64_t outputs, float* points, int64_t stride) {
   float taps[kTaps][kChannelBlock];
   for (int64_t c = begin; c < end; ++c) {
     for (int64_t o = 0; o < kChannelBlock; ++o) {
@@ -193,95 +189,17 @@ void transform_filters(const Filters& filters, int64_t first_output, int64_t beg
       }
       for (int64_t y = 0; y < kWindow; ++y) {
         filter_points(between + y * 3, out);
-        for (int64_t x = 0; x < kWindow; ++x) Vector::store(place + (y * kWindow + x) * inputs * outputs, out[x]);
+        for (int64_t x = 0; x < kWindow; ++x) Vector::store(place + (y * kWindow + x) * stride, out[x]);
       }
     }
   }
 }
 
-void transform_sums(const float* sums, int64_t input, int64_t first_output, int64_t inputs, int64_t outputs,
-                    float* grads) {
+void transform_sums(const float* sums, int64_t stride, float* grads) {
   for (int64_t o = 0; o < kChannelBlock; o += kLanes) {
-    const float* place = sums + input * outputs + first_output + o;
-    const auto load = [&](int64_t point) { return Vector::load(place + point * inputs * outputs); };
+    const auto load = [&](int64_t point) { return Vector::load(sums + point * stride + o); };
     const auto store = [&](int64_t tap, Register value) { Vector::store(grads + tap * kChannelBlock + o, value); };
     transform_square<kWindow, 3>([](const Register* in, Register* out) { tap_grads(in, out); }, load, store);
-  }
-}
-
-// --- Matrix products.
-
-// One block of the product, in registers: output [kRows, kVectors * kLanes]. Element (row, k) of the left factor lies at
-// left[row * stride + k], or transposed at left[k * stride + row]; row k of the right one at right + k * right_stride.
-template <int64_t kRows, int64_t kVectors, bool kTransposed>
-void multiply_block(const float* left, int64_t stride, const float* right, int64_t right_stride, int64_t depth,
-                    float* output, int64_t output_stride, bool accumulate) {
-  Register sums[kRows][kVectors];
-  for (int64_t row = 0; row < kRows; ++row) {
-    for (int64_t v = 0; v < kVectors; ++v) {
-      sums[row][v] = accumulate ? Vector::load(output + row * output_stride + v * kLanes) : Vector::zero();
-    }
-  }
-  const auto step = [&](int64_t k) __attribute__((always_inline)) {
-    Register factors[kVectors];
-    for (int64_t v = 0; v < kVectors; ++v) factors[v] = Vector::load(right + k * right_stride + v * kLanes);
-    for (int64_t row = 0; row < kRows; ++row) {
-      const Register value = Vector::broadcast(kTransposed ? left[k * stride + row] : left[row * stride + k]);
-      for (int64_t v = 0; v < kVectors; ++v) sums[row][v] = Vector::multiply_add(value, factors[v], sums[row][v]);
-    }
-  };
-  int64_t k = 0;
-  for (; k + kUnroll <= depth; k += kUnroll) {
-    for (int64_t i = 0; i < kUnroll; ++i) step(k + i);
-  }
-  for (; k < depth; ++k) step(k);
-  for (int64_t row = 0; row < kRows; ++row) {
-    for (int64_t v = 0; v < kVectors; ++v) Vector::store(output + row * output_stride + v * kLanes, sums[row][v]);
-  }
-}
-
-using Block = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
-
-// The block of `rows` rows; rows are 1 to Vector::kRows.
-template <int64_t kVectors, bool kTransposed, int64_t kRows = Vector::kRows>
-Block block_of(int64_t rows) {
-  if constexpr (kRows > 1) {
-    if (rows < kRows) return block_of<kVectors, kTransposed, kRows - 1>(rows);
-  }
-  return multiply_block<kRows, kVectors, kTransposed>;
-}
-
-// Calls work(first, count) for blocks of nearly equal size, of at most Vector::kRows rows.
-template <typename Work>
-MRCNN_INLINE void for_each_block(int64_t begin, int64_t end, const Work& work) {
-  const int64_t rows = end - begin, blocks = (rows + Vector::kRows - 1) / Vector::kRows;
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t first = begin + rows * block / blocks;
-    work(first, begin + rows * (block + 1) / blocks - first);
-  }
-}
-
-void multiply(const float* windows, int64_t window_stride, const float* filters, int64_t rows, int64_t inputs,
-              int64_t outputs, float* output, int64_t output_stride) {
-  for (int64_t panel = 0; panel < outputs; panel += kPanel) {
-    const bool whole = outputs - panel >= kPanel;
-    for_each_block(0, rows, [&](int64_t first, int64_t count) {
-      const Block block = whole ? block_of<kPanelVectors, false>(count) : block_of<1, false>(count);
-      block(windows + first * window_stride, window_stride, filters + panel * inputs, whole ? kPanel : kLanes, inputs,
-            output + first * output_stride + panel, output_stride, false);
-    });
-  }
-}
-
-void multiply_transposed(const float* windows, int64_t window_stride, const float* grads, int64_t grad_stride,
-                         int64_t tiles, int64_t begin, int64_t end, int64_t outputs, float* output, bool accumulate) {
-  for (int64_t panel = 0; panel < outputs; panel += kPanel) {
-    const bool whole = outputs - panel >= kPanel;
-    for_each_block(begin, end, [&](int64_t first, int64_t count) {
-      const Block block = whole ? block_of<kPanelVectors, true>(count) : block_of<1, true>(count);
-      block(windows + first, window_stride, grads + panel, grad_stride, tiles, output + first * outputs + panel,
-            outputs, accumulate);
-    });
   }
 }
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -95,6 +99,23 @@ def test_all_numbers_of_threads_give_the_same_bits(threads):
             results.append([OP(*case.arguments()), *BACKWARD(*case.backward_arguments())])
         for tensors in zip(*results, strict=True):
             assert all(torch.equal(tensor, tensors[0]) for tensor in tensors)
+
+
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_older_processors(capability, repository, without_extension):
+    if without_extension or not winograd._has_kernel():
+        pytest.skip("needs the compiled kernel")
+    code = (
+        "from tests.ops import test_winograd as t\n"
+        "for case in t.SMALL: t.test_forward(case); t.test_backward(case)\n"
+        "print(t.winograd._has_kernel())"
+    )
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [str(capability == "avx2")]
 
 
 def test_strides_of_any_kind():

@@ -53,13 +53,16 @@ class Area:
         command: file in this folder, and its arguments.
         seconds: its share of a run.
         peers: further names that its --peer takes, beside those of `benchmarks._peers`.
+        out: the flag for the file with its rows.
     """
 
     command: tuple[str, ...]
     seconds: float
     peers: tuple[str, ...] = ()
+    out: str = "--out"
 
 
+_SPEED = ("--batch-sizes", "12,1", "--dtypes", "bfloat16", "--variants", "nhwc+cuda_graphs,nhwc")
 AREAS: dict[str, dict[str, Area]] = {
     "cpu": {
         "start-up": Area(("startup.py",), 120, ("maskrcnn-benchmark", "nvidia")),
@@ -71,7 +74,7 @@ AREAS: dict[str, dict[str, Area]] = {
         "scaling": Area(("scaling.py",), 300),
     },
     "cuda": {
-        "train_speed": Area(("train_speed.py",), 300),
+        "train_speed": Area(("train_speed.py", "--device", "cuda", *_SPEED), 300, out="--rows"),
         "ops": Area(("ops.py", "--device", "cuda"), 140),
         "determinism": Area(("determinism.py", "--device", "cuda"), 100),
     },
@@ -93,7 +96,7 @@ def run_area(name: str, area: Area, args: argparse.Namespace, seconds: float) ->
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "rows.json")
-        command = [sys.executable, str(HERE / area.command[0]), *area.command[1:], "--out", str(out)]
+        command = [sys.executable, str(HERE / area.command[0]), *area.command[1:], area.out, str(out)]
         command += ["--time-limit", f"{seconds:.0f}", *(["--quick"] if args.quick else [])]
         command += ["--peers", args.peers] if args.peers is not None else []
         for peer, path in peer_paths(args.peer).items():

@@ -31,6 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks._options import peer_paths, wanted_peers
+from benchmarks._peers import find_peers
+from benchmarks._rows import OURS, Row, failed_row, make_row, write_document
 from benchmarks._timing import machine, print_table
 from maskrcnn_benchmark.apps.benchmark_build import Workload, build_training_run
 from maskrcnn_benchmark.apps.benchmark_network import STAGES
@@ -45,7 +48,7 @@ from maskrcnn_benchmark.utils.allocator import keep_pages
 from maskrcnn_benchmark.utils.flops import model_flops_utilization, peak_tflops
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS, THEIRS = "ours", "torchvision"
+AREA, THEIRS = "train_speed", "torchvision"
 DTYPES = {"cuda": "bfloat16,float16,tf32,float32", "cpu": "float32"}
 VARIANTS = {"cuda": "nchw,nhwc,nchw+cuda_graphs,nhwc+cuda_graphs", "cpu": "nchw"}
 
@@ -177,6 +180,18 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], device: torch.devi
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def suite_row(row: Mapping[str, Any], device: torch.device) -> Row:
+    """A row in the form of benchmarks/run.py."""
+    size = "x".join(map(str, row["image_size"]))
+    case = f"{row['name']}, {size}, {row['positives']} positives"
+    if "error" in row:
+        return failed_row(AREA, "training", case, row["error"], device=device.type)
+    samples = {name: row[name]["images_per_second_of_rounds"] for name in (OURS, THEIRS) if name in row}
+    stages = {name: row[name]["stages_ms"] for name in samples if row[name]["stages_ms"]}
+    more = {"stages_ms": stages, "mfu": row.get("mfu")}
+    return make_row(AREA, "training", case, samples, unit="images/s", better="higher", device=device.type, **more)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,6 +214,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--peak-tflops", type=float, metavar="X", help="of the device, for MFU")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--out", default=str(ROOT / "benchmarks" / "results" / "train_speed.json"), metavar="FILE")
+    add("--rows", metavar="FILE", help="write the rows as benchmarks/run.py reads them, and not to --out")
+    add("--peers", metavar="LIST", help="none leaves out torchvision")
+    add("--peer", action="append", default=[], metavar="NAME=PATH", help="where a peer's checkout lies")
+    add("--quick", action="store_true", help="a tiny form, to see whether everything runs")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys of ours")
     return parser
 
@@ -207,14 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, print, write; gives the rows."""
     begin = time.perf_counter()
     args = make_parser().parse_args(arguments)
+    if args.quick:
+        args.image_size, args.rounds, args.steps, args.warmup, args.stages = [96, 128], 3, 1, 1, 1
+        args.batch_sizes, args.positives = "1", 8
     device = torch.device(args.device)
     keep_pages()
-    if not args.no_torchvision:
-        try:
-            import torchvision  # noqa: F401  (only to see whether it is there)
-        except (ImportError, RuntimeError) as error:  # its own library may not fit this torch
-            print(f"torchvision is left out: {error}")
-            args.no_torchvision = True
+    peers = find_torchvision(args)
+    args.no_torchvision = THEIRS not in peers or peers[THEIRS].startswith("absent")
+    if THEIRS in peers and args.no_torchvision:
+        print(f"torchvision is {peers[THEIRS]}")
     rows: list[dict[str, Any]] = []
     plans = list_plans(args, device)
     for plan in plans:
@@ -224,10 +244,24 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         with kept_settings(device):
             rows.append(measure_plan(plan, args, device))
         gc.collect()
-        write_rows(Path(args.out), rows, device)
+        if not args.rows:
+            write_rows(Path(args.out), rows, device)
         print(f"{time.perf_counter() - begin:6.0f} s  {name_of(plan)}", flush=True)
     print_rows(rows)
+    if args.rows:
+        left_out = [name_of(plan) for plan in plans[len(rows) :]]
+        suite_rows = [suite_row(row, device) for row in rows]
+        print(write_document(args.rows, suite_rows, machine=machine(), peers=peers, left_out=left_out))
     return rows
+
+
+def find_torchvision(args: argparse.Namespace) -> dict[str, str]:
+    """Its version, or why it is absent; empty where it is not wanted."""
+    wanted = wanted_peers(args.peers)
+    if args.no_torchvision or (wanted is not None and THEIRS not in wanted):
+        return {}
+    paths = peer_paths(args.peer)
+    return find_peers({THEIRS: paths[THEIRS]} if THEIRS in paths else {}, [THEIRS])
 
 
 if __name__ == "__main__":

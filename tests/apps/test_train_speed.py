@@ -48,6 +48,18 @@ def test_no_row_is_begun_after_the_limit(tmp_path, capsys):
     assert "1 rows are left, from 'batch 1 float32 nhwc' on" in capsys.readouterr().out
 
 
+def test_rows_for_the_suite(tmp_path):
+    flags = ("--batch-sizes", "1", "--variants", "nchw,nhwc", "--no-flops", "--time-limit", "0")
+    measure(tmp_path / "out.json", *flags, "--rows", str(tmp_path / "rows.json"))
+    assert not (tmp_path / "out.json").exists()
+    document = json.loads((tmp_path / "rows.json").read_text())
+    assert document["left_out"] == ["batch 1 float32 nhwc"]
+    (row,) = document["rows"]
+    assert (row["area"], row["unit"], row["better"], row["device"]) == ("train_speed", "images/s", "higher", "cpu")
+    assert len(row["results"]["ours"]["samples"]) == 2
+    assert row["case"].startswith("batch 1 float32 nchw, 64x96")
+
+
 def test_a_wrong_part_is_named(tmp_path):
     with pytest.raises(ValueError, match="--part is 3/2"):
         measure(tmp_path / "out.json", "--part", "3/2")

@@ -26,6 +26,7 @@ from maskrcnn_benchmark.apps.predict_files import find_images, main, make_parser
 from maskrcnn_benchmark.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.config import CfgNode, cfg
 from maskrcnn_benchmark.data.synthetic_scene import SHAPE_NAMES
+from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -57,6 +58,26 @@ def _halve(image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
 
 def _predictor(**kwargs: float) -> Predictor:
     return Predictor(FakeNetwork(), prepare=_halve, categories=CATEGORIES, **kwargs)
+
+
+def test_the_network_runs_in_the_format_and_layout_of_the_config(image, monkeypatch):
+    monkeypatch.setattr("maskrcnn_benchmark.engine.precision.cpu_is_fast_in", lambda dtype: True)
+    monkeypatch.setattr("maskrcnn_benchmark.engine.precision.cpu_is_fast_channels_last", lambda: True)
+    config = cfg.clone()
+    config.merge_from_list(["MODEL.DEVICE", "cpu", "DTYPE", "bfloat16", "NHWC", True])
+    predictor = _predictor(precision=Precision.from_config(config, torch.device("cpu")))
+    seen = []
+
+    def look(_: nn.Module, inputs: tuple) -> None:
+        last = inputs[0].tensors.is_contiguous(memory_format=torch.channels_last)
+        seen.append((torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"), last))
+
+    predictor.model.register_forward_pre_hook(look)
+    predictor(image)
+    plain = _predictor()
+    plain.model.register_forward_pre_hook(look)
+    plain(image)
+    assert seen == [(torch.bfloat16, True), (False, False)]
 
 
 @pytest.fixture

@@ -75,10 +75,13 @@ def winograd_pays(input: Tensor, weight: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
 def _has_kernel() -> bool:
     """Whether the compiled kernel is there, which also needs a processor with AVX2."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("mrcnn::winograd_conv", "CPU")
+
+
+# What torch.compiler.assume_constant_result does; that imports the compiler, which takes as long as importing torch.
+_has_kernel._dynamo_marked_constant = True
 
 
 def _check(input: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:

@@ -70,3 +70,4 @@ def test_the_work_loads_what_it_needs(tmp_path):
     assert status == 0, printed
     assert "torch" in loaded
     assert not loaded & HEAVY
+    assert "sympy" not in loaded, "torch.compile was imported (torch._dynamo), which takes as long as importing torch"

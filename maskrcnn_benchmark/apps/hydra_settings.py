@@ -36,7 +36,8 @@ _DEVICES = _named({"auto": None, "cpu": "cpu", "gpu": "cuda"}, others=True)
 _NUMBERS = _named(
     {"32": "float32", "16": "float16", "16-mixed": "float16", "bf16": "bfloat16", "bf16-mixed": "bfloat16"}, others=True
 )
-_OPTIMIZERS = _named({"SGD": "torch", "FusedSGD": "apex"})
+_OPTIMIZERS = _named({"SGD": "SGD", "FusedSGD": "SGD", "Adam": "Adam", "AdamW": "AdamW"})
+_FUSED_SGD = _named({"SGD": "torch", "FusedSGD": "apex", "Adam": None, "AdamW": None})
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ TABLE = (
     Setting("data.test", "DATASETS.TEST"),
     Setting("data.dir", "DATASETS.DATA_DIR"),
     Setting("hparams.batch_size", "SOLVER.IMS_PER_BATCH"),
-    Setting("hparams.optimizer", "SOLVER.FUSED_SGD", _OPTIMIZERS),
+    Setting("hparams.optimizer", "SOLVER.OPTIMIZER", _OPTIMIZERS),
+    Setting("hparams.optimizer", "SOLVER.FUSED_SGD", _FUSED_SGD),
     Setting("hparams.lr", "SOLVER.BASE_LR"),
     Setting("hparams.momentum", "SOLVER.MOMENTUM"),
     Setting("hparams.weight_decay", "SOLVER.WEIGHT_DECAY"),

@@ -269,6 +269,9 @@ _C.SOLVER.SCALE_TO_WORLD = False
 _C.SOLVER.LOG_PERIOD = 20
 # Norm to which gradients are clipped; 0 does not clip.
 _C.SOLVER.MAX_GRAD_NORM = 0.0
+# What updates the weights: "SGD" with MOMENTUM; "Adam" or "AdamW" with BETAS, which want a far smaller BASE_LR.
+_C.SOLVER.OPTIMIZER = "SGD"
+_C.SOLVER.BETAS = (0.9, 0.999)
 # Whose fused SGD updates the weights: "torch", or "apex" where NVIDIA's apex is installed.
 _C.SOLVER.FUSED_SGD = "torch"
 # What happens when a loss or gradient is not finite: "stop", or "skip": that update is not made, on no process.

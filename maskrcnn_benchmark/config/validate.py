@@ -20,7 +20,8 @@ BROKEN_IMAGES = ("stop", "skip")
 NONFINITE = ("stop", "skip")
 PREFETCH = ("auto", "always", "never")  # no "on" and "off", which YAML takes for truth values
 CAPTURES = ("eager", "cuda_graphs", "compile")
-OPTIMIZERS = ("torch", "apex")
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+FUSED_SGD = ("torch", "apex")
 ENGINES = ("fast", "pycocotools")
 BACKENDS = ("dllogger", "jsonl", "tensorboard", "mlflow", "clearml", "neptune", "wandb")  # of TRACKING
 MAX_SHAPES = 8  # torch.compile's limit for one function
@@ -274,7 +275,10 @@ def _check_schedule(cfg: CfgNode) -> None:
     rising = all(isinstance(s, (int, float)) for s in steps) and steps == sorted(set(steps))
     _require(rising, cfg, "SOLVER.STEPS", "iterations in ascending order")
     _require(solver.WARMUP_METHOD in WARMUP_METHODS, cfg, "SOLVER.WARMUP_METHOD", f"one of {', '.join(WARMUP_METHODS)}")
-    _require(solver.FUSED_SGD in OPTIMIZERS, cfg, "SOLVER.FUSED_SGD", f"one of {', '.join(OPTIMIZERS)}")
+    _require(solver.OPTIMIZER in OPTIMIZERS, cfg, "SOLVER.OPTIMIZER", f"one of {', '.join(OPTIMIZERS)}")
+    fits = len(solver.BETAS) == 2 and all(isinstance(beta, float) and 0 <= beta < 1 for beta in solver.BETAS)
+    _require(fits, cfg, "SOLVER.BETAS", "two numbers from 0 to below 1")
+    _require(solver.FUSED_SGD in FUSED_SGD, cfg, "SOLVER.FUSED_SGD", f"one of {', '.join(FUSED_SGD)}")
     _require(solver.NONFINITE in NONFINITE, cfg, "SOLVER.NONFINITE", f"one of {', '.join(NONFINITE)}")
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD", "ACCUMULATE_STEPS", "LOG_PERIOD", "NONFINITE_LIMIT"):
         _require(solver[name] >= 1, cfg, f"SOLVER.{name}", "at least 1")

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from maskrcnn_benchmark.solver.eager import EagerAdam, EagerAdamW, EagerSGD
 from maskrcnn_benchmark.solver.lr_scheduler import WarmupMultiStepLR
-from maskrcnn_benchmark.solver.sgd import EagerSGD
 
 FUSED_DEVICES = ("cuda", "cpu")
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
 Groups = list[dict[str, Any]]  # as torch.optim takes them
 
 
@@ -42,10 +43,10 @@ def group_parameters(
 
 
 def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum over the trainable parameters, with the fused kernel that SOLVER.FUSED_SGD names.
+    """SOLVER.OPTIMIZER over the trainable parameters; SGD with the fused kernel that SOLVER.FUSED_SGD names.
 
     Raises:
-        ValueError: the model has nothing to train, or the kernel is not there.
+        ValueError: the model has nothing to train, the kernel is not there, or a name is not known.
     """
     solver = cfg.SOLVER
     groups = group_parameters(
@@ -57,6 +58,12 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     if not groups:
         raise ValueError("no parameter of the model is trainable; lower MODEL.BACKBONE.FREEZE_CONV_BODY_AT")
+    if solver.OPTIMIZER not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPTIMIZER must be one of {', '.join(OPTIMIZERS)}, got {solver.OPTIMIZER!r}")
+    if solver.OPTIMIZER != "SGD":
+        kind = {"Adam": EagerAdam, "AdamW": EagerAdamW}[solver.OPTIMIZER]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        return kind(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=_can_fuse(parameters))
     if solver.FUSED_SGD not in _FUSED_SGD:
         raise ValueError(f"SOLVER.FUSED_SGD must be one of {', '.join(_FUSED_SGD)}, got {solver.FUSED_SGD!r}")
     parameters = [parameter for group in groups for parameter in group["params"]]
@@ -71,8 +78,11 @@ def make_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 def _torch_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:
     """PyTorch's SGD, fused where the device has that kernel."""
-    fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
-    return EagerSGD(groups, fused=fused, **options)
+    return EagerSGD(groups, fused=_can_fuse(parameters), **options)
+
+
+def _can_fuse(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
 
 
 def _apex_sgd(groups: Groups, parameters: Sequence[nn.Parameter], **options: float) -> torch.optim.Optimizer:

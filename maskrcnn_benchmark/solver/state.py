@@ -23,8 +23,11 @@ def load_optimizer_state(
         parameters: the model's trainable parameters in the model's order.
 
     Raises:
-        ValueError: the number of parameters or a shape differs.
+        ValueError: the number of parameters or a shape differs, or it is the state of another kind of optimiser.
     """
+    if any(("betas" in saved) != ("betas" in optimizer.param_groups[0]) for saved in state["param_groups"]):
+        kind = type(optimizer).__name__.removeprefix("Eager")
+        raise ValueError(f"the saved optimizer is of another kind than {kind}; set SOLVER.OPTIMIZER to what it was")
     own_order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     saved_sizes = [len(group["params"]) for group in state["param_groups"]]
     if sum(saved_sizes) != len(own_order):

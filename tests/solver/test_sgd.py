@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from maskrcnn_benchmark.solver.sgd import EagerSGD
+from maskrcnn_benchmark.solver.eager import EagerSGD
 
 
 def make_parameters():
@@ -70,7 +70,7 @@ def test_a_step_is_not_recorded_and_calls_its_hooks():
 def test_the_compiler_is_not_imported():
     code = """
 import sys, torch
-from maskrcnn_benchmark.solver.sgd import EagerSGD
+from maskrcnn_benchmark.solver.eager import EagerSGD
 parameter = torch.nn.Parameter(torch.ones(2))
 optimizer = EagerSGD([{"params": [parameter]}], lr=0.1, momentum=0.9, fused=True)
 parameter.sum().backward()

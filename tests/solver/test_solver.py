@@ -11,7 +11,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from maskrcnn_benchmark.solver import WarmupMultiStepLR, load_optimizer_state, make_lr_scheduler, make_optimizer
-from maskrcnn_benchmark.solver.sgd import EagerSGD
+from maskrcnn_benchmark.solver.eager import EagerAdam, EagerAdamW, EagerSGD
 
 
 def make_cfg(**changes):
@@ -27,6 +27,8 @@ def make_cfg(**changes):
             "WARMUP_FACTOR": 0.5,
             "WARMUP_ITERS": 4,
             "WARMUP_METHOD": "linear",
+            "OPTIMIZER": "SGD",
+            "BETAS": (0.9, 0.999),
             "FUSED_SGD": "torch",
         }
     )
@@ -107,7 +109,48 @@ def test_apex_that_is_not_there_is_said(on_cuda, monkeypatch):
         make_optimizer(make_cfg(FUSED_SGD="apex"), on_cuda)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("Adam", EagerAdam), ("AdamW", EagerAdamW)])
+def test_adam_has_the_groups_of_sgd_and_its_own_settings(name, kind):
+    optimizer = make_optimizer(make_cfg(OPTIMIZER=name, BETAS=(0.8, 0.99)), make_model())
+    assert type(optimizer) is kind
+    groups = [(group["lr"], group["weight_decay"], group["betas"]) for group in optimizer.param_groups]
+    assert groups == [(0.02, 1e-4, (0.8, 0.99)), (0.04, 0, (0.8, 0.99))]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_steps_of_adam_are_pytorch_s(name):
+    ours, theirs = make_model(), make_model()
+    optimizers = [make_optimizer(make_cfg(OPTIMIZER=name), ours)]
+    grouped = {"weight": [], "bias": []}
+    for parameter_name, parameter in theirs.named_parameters():
+        if parameter.requires_grad:
+            grouped[parameter_name.rpartition(".")[2]].append(parameter)
+    groups = [
+        {"params": grouped["weight"], "lr": 0.02, "weight_decay": 1e-4},
+        {"params": grouped["bias"], "lr": 0.04, "weight_decay": 0.0},
+    ]
+    optimizers.append(getattr(torch.optim, name)(groups, foreach=False))
+    for step in range(5):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for number, parameter in enumerate(model.parameters()):
+                generator = torch.Generator().manual_seed(100 * step + number)
+                parameter.grad = torch.randn(parameter.shape, generator=generator) if parameter.requires_grad else None
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_state_of_another_optimizer_is_refused():
+    model = make_model()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    saved = make_optimizer(make_cfg(), model).state_dict()
+    with pytest.raises(ValueError, match=r"set SOLVER\.OPTIMIZER to what it was"):
+        load_optimizer_state(make_optimizer(make_cfg(OPTIMIZER="Adam"), model), saved, trainable)
+
+
 def test_other_optimizers_are_refused():
+    with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER must be one of SGD, Adam, AdamW, got 'LAMB'"):
+        make_optimizer(make_cfg(OPTIMIZER="LAMB"), make_model())
     with pytest.raises(ValueError, match="needs CUDA; set it to torch"):
         make_optimizer(make_cfg(FUSED_SGD="apex"), make_model())
     with pytest.raises(ValueError, match="one of torch, apex, got 'adam'"):

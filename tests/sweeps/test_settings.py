@@ -137,6 +137,8 @@ def test_a_typed_value_arrives(row):
     typed, expected = TYPED[row.key]
     if row.target == "SOLVER.ACCUMULATE_GRAD":  # the second target of its key
         expected = True
+    if row.target == "SOLVER.OPTIMIZER":
+        typed, expected = "AdamW", "AdamW"
     found = value_of(merged(nested(row.key, typed)), row.target)
     assert found == expected
     assert type(found) is type(expected)

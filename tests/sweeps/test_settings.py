@@ -267,4 +267,4 @@ def test_the_tool_names_hydra_where_completion_looks_for_it():
     source = (CONF.parent / "tools" / "train_hydra.py").read_text(encoding="utf-8")
     assert "\n@hydra.main(" in source  # Hydra's scripts for bash and fish search the file for it
     top = {node.module for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)}
-    assert top == {"__future__", "typing", "maskrcnn_benchmark.apps.hydra_app"}
+    assert top == {"__future__", "typing", "maskrcnn_benchmark.apps.hydra_app", "maskrcnn_benchmark.utils.openmp"}

@@ -116,7 +116,7 @@ def train(args: argparse.Namespace, run: Run, stop: StopSignals) -> Mapping[str,
         if not args.skip_test and not tester.has_run:
             if budget.allows(tester.seconds):
                 tester(model)
-            else:
+            elif comm.is_main_process():
                 logger.warning("The end of the run is not evaluated: the time is used up (SOLVER.MAX_TIME)")
         whole, short, reached = REASONS
         record.finish(reached if summary.stopped_early else short if budget.is_short else whole, tester.results)

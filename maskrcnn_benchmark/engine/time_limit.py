@@ -183,7 +183,8 @@ class TimeLimit:
     def _end_at(self, iteration: int, why: str = "the time is used up (SOLVER.MAX_TIME)") -> None:
         """Let an iteration be the last one."""
         if iteration < self.last:
-            logger.warning("Training ends after iteration %d of %d: %s", iteration, self.last, why)
+            if comm.is_main_process():
+                logger.warning("Training ends after iteration %d of %d: %s", iteration, self.last, why)
             self.is_short = True
             self.last = self.decisions.last = iteration
 
@@ -206,12 +207,14 @@ class TimeLimit:
         )
 
     def _apply(self, fitted: FittedSchedule) -> None:
-        if fitted.max_iter < self.last:
+        if fitted.max_iter >= self.last:
+            return
+        if comm.is_main_process():
             logger.warning(
                 "At %.4f s an iteration there is time for %d iterations of %d: steps are now at %s, the warm-up has %d "
                 "(SOLVER.MAX_TIME_FIT_AFTER)",
                 fitted.seconds_per_iteration, fitted.max_iter, self.last, fitted.steps, fitted.warmup_iters,
             )  # fmt: skip
-            self.is_short = True
-            self.last = fitted.max_iter
-            self.schedule.reshape(fitted.steps, fitted.warmup_iters)
+        self.is_short = True
+        self.last = fitted.max_iter
+        self.schedule.reshape(fitted.steps, fitted.warmup_iters)

@@ -63,8 +63,8 @@ def winograd_pays(input: Tensor, weight: Tensor) -> bool:
     """
     outputs, channels = weight.shape[:2]
     return (
-        _has_kernel()
-        and input.device.type == "cpu"
+        input.device.type == "cpu"
+        and _has_kernel()
         and input.dtype == weight.dtype == torch.float32
         and min(outputs, channels) >= LEAST_CHANNELS
         and outputs % CHANNEL_BLOCK == channels % CHANNEL_BLOCK == 0

@@ -135,7 +135,7 @@ def test_what_is_not_finite_is_not_hidden(value):
     assert not output[0, :, 3:6, 4:7].isfinite().any()
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", [SMALL[0], SMALL[3]], ids=str)
 def test_opcheck(case):
     input, weight, scale, bias, relu = case.arguments()
     torch.library.opcheck(OP.default, (input, weight.requires_grad_(), scale, bias, relu))

@@ -146,15 +146,20 @@ def show(rows: list[dict[str, Any]]) -> None:
     print_table(headers, cells)
 
 
-def run(args: argparse.Namespace, chosen: set[str], present: Mapping[str, str]) -> tuple[list[Any], list[str]]:
-    """Measures what the time limit leaves room for: the rows, and what was left out."""
+def run(
+    args: argparse.Namespace,
+    chosen: set[str],
+    present: Mapping[str, str],
+    save: Callable[[list[Any], list[str]], Any] = lambda rows, left_out: None,
+) -> tuple[list[Any], list[str]]:
+    """Measures what the time limit leaves room for: rows, and what was left out; ``save`` gets both after each row."""
     started, rows, left_out = time.perf_counter(), [], []
     device = getattr(args, "device", "cpu")
     setting = Setting(args.quick, device)
     limit = args.time_limit or float("inf")
-    calls = list(list_calls(chosen, setting)) if limit < float("inf") else list_calls(chosen, setting)
-    total = len(calls) * len(args.threads) if isinstance(calls, list) else 0
-    for call in calls:
+    # The quick form has as many calls, and its inputs are soon made.
+    total = len(args.threads) * sum(1 for _ in list_calls(chosen, Setting(quick=True, device=device)))
+    for call in list_calls(chosen, setting):
         for threads in args.threads:
             left = limit - (time.perf_counter() - started)
             budget = min(args.budget, 1.5 * left / max(total - len(rows), 1))
@@ -162,6 +167,8 @@ def run(args: argparse.Namespace, chosen: set[str], present: Mapping[str, str]) 
                 left_out.append(f"{call.op}, {call.case}, {threads} threads")
                 continue
             rows.append(measure_row(call, threads, present, args, budget))
+            print(f"{call.op}, {call.case}, {threads} threads: {rows[-1].get('ratios', 'failed')}", flush=True)
+            save(rows, left_out)
     return rows, left_out
 
 
@@ -193,13 +200,19 @@ def main() -> None:
     wanted = wanted_peers(args.peers)
     peers = find_peers(peer_paths(args.peer), PEERS if wanted is None else wanted)
     present = {name: version for name, version in peers.items() if not version.startswith("absent")}
-    rows, left_out = run(args, args.ops, present)
+    out = args.out or (RESULTS / "ops.json" if (args.complete and not args.quick) or args.write else None)
+
+    def save(rows: list[Any], left_out: list[str]) -> Path | None:
+        return write_document(out, rows, machine=machine(), peers=peers, left_out=left_out) if out else None
+
+    rows, left_out = run(args, args.ops, present, save)
+    print()
     show(rows)
     for name, version in peers.items():
         print(f"{name}: {version}")
-    out = args.out or (RESULTS / "ops.json" if (args.complete and not args.quick) or args.write else None)
-    if out:
-        print(f"\nWritten to {write_document(out, rows, machine=machine(), peers=peers, left_out=left_out)}")
+    path = save(rows, left_out)
+    if path:
+        print(f"\nWritten to {path}")
 
 
 if __name__ == "__main__":

@@ -183,6 +183,7 @@ def main() -> None:
     rows: list[Row] = []
     left_out: list[str] = []
     fits, charts = [], {}
+    out = args.out or (None if args.quick or args.names else RESULTS / "scaling.json")
     for sweep in list_sweeps(quick=args.quick):
         if args.names and not sweep.name.startswith(tuple(args.names)):
             continue
@@ -192,11 +193,13 @@ def main() -> None:
         if measured:
             fits.append(summarize(measured))
             charts[sweep.name] = charts_of(sweep, measured)
+            print(f"{sweep.name}: time exponent {fits[-1]['time_exponent']}", flush=True)
+        if out:  # after each sweep, so that a run that is cut short leaves what it has
+            path = write_document(out, rows, machine=machine(), peers={}, left_out=left_out, fits=fits)
+            write_page(path.with_suffix(".html"), charts, fits)
+    print()
     show(rows, fits)
-    out = args.out or (None if args.quick or args.names else RESULTS / "scaling.json")
     if out:
-        path = write_document(out, rows, machine=machine(), peers={}, left_out=left_out, fits=fits)
-        write_page(path.with_suffix(".html"), charts, fits)
         print(f"\nWritten to {path} and {path.with_suffix('.html').name}")
 
 

@@ -71,7 +71,7 @@ def test_peers_have_the_same_network_and_the_same_work(peer):
     train = Job("train", (96, 128), 40, FULL)
     ours, theirs = (BUILDERS[name](train) for name in (OURS, peer))
     count = lambda run: sum(p.numel() for p in run.model.parameters() if p.requires_grad)  # noqa: E731
-    # detectron2 has no weights for the background's box codes; neither trains them for the others' classes alone.
+    # detectron2 has no box codes and no mask for the background.
     assert count(theirs) == pytest.approx(count(ours), rel=2e-4)
     regions = []
     for run in (ours, theirs):

@@ -16,6 +16,7 @@ from maskrcnn_benchmark.ops.paste_masks import paste_masks, paste_masks_rle
 from maskrcnn_benchmark.ops.roi_align import roi_align, roi_levels
 from maskrcnn_benchmark.ops.roi_pool import roi_pool
 from maskrcnn_benchmark.ops.sigmoid_focal_loss import sigmoid_focal_loss
+from maskrcnn_benchmark.ops.winograd import winograd_conv, winograd_pays
 
 __all__ = [
     "backend_info",
@@ -35,4 +36,6 @@ __all__ = [
     "roi_levels",
     "roi_pool",
     "sigmoid_focal_loss",
+    "winograd_conv",
+    "winograd_pays",
 ]

@@ -139,7 +139,10 @@ def _as_a_stranger(job: Job, command: list[str], program: Path, owned: list[Path
         script += [
             f"mkdir /mnt/out && mount --bind {target} /mnt/out",
             f"mount -t tmpfs -o size={room},mode=777 none {target} && cp -a /mnt/out/. {target} && rm {target}/{LOG}",
-            f"status=0; {start} || status=$?", f"cp -a {target}/. /mnt/out", "exit $status",
+            f"status=0; {start} || status=$?",
+            # In one piece, for it is being watched.
+            f"cp -a {target}/monitor.txt /mnt/out/.monitor && mv /mnt/out/.monitor /mnt/out/monitor.txt",
+            f"rm {target}/monitor.txt && cp -a {target}/. /mnt/out", "exit $status",
         ]  # fmt: skip
     else:
         script.append(f"exec {start}")

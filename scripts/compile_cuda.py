@@ -39,6 +39,8 @@ CPU_ONLY = {
     "rasterize_polygons": "as match_detections",
     "rle_areas": "as match_detections",
     "rle_overlaps": "as match_detections",
+    "winograd_conv": "a GPU's own library computes convolutions",
+    "winograd_conv_backward": "as winograd_conv",
 }
 LOAD = """
 import importlib.util, json, sys

@@ -19,7 +19,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import ImageList, padded_size
 
 BEGIN, END = "<!-- begin: tools/model_zoo.py -->", "<!-- end -->"
-OWN_FOLDERS = ("demo", "penn_fudan")  # not published by others
+OWN = ("demo", "penn_fudan", "parking_2022.yaml")  # not published by others
 _COLUMNS = ("config", "parameters, M", "GFLOP", "input", "published figures", "starts from")
 
 
@@ -128,7 +128,7 @@ def count_flops(model: Any, size: tuple[int, int], *, num_detections: int = 100)
 def published_names(folder: Path) -> list[str]:
     """The config files that others published, relative to their folder, those of one folder together."""
     names = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
-    return [str(name) for name in sorted(names, key=lambda n: (n.parent, n)) if name.parts[0] not in OWN_FOLDERS]
+    return [str(name) for name in sorted(names, key=lambda n: (n.parent, n)) if name.parts[0] not in OWN]
 
 
 def make_table(cfg: CfgNode, folder: Path) -> str:

@@ -73,8 +73,8 @@ def test_how_a_run_ended(tiny_run, use, monkeypatch):
         tracker = use(RecordingTracker())
         build_and_train = train_app.build_and_train
 
-        def broken(*args):
-            build_and_train(*args)
+        def broken(*args, **options):
+            build_and_train(*args, **options)
             raise error
 
         with monkeypatch.context() as patch:

@@ -64,7 +64,9 @@ class Journey:
     def mine(self, model, settings=None, tasks=("mining", "infer"), number=None, options=()):
         candidates = self.photos[len(self.photos) // 2 + 4 :][:number]
         order = Order(tasks, candidates=candidates, model=model, settings=settings or small.mining(), **self.common)
-        return self.platform.execute(order, **dict(options))
+        # While the network is loaded a phase is half done, long enough to be seen.
+        halves = {"PREPROCESS_WEIGHT": "0.5", "TASK_WEIGHT": "0.5", "POSTPROCESS_WEIGHT": "0"}
+        return self.platform.execute(order, **(halves | dict(options)))
 
 
 def check_both_phases(outcome):

@@ -157,6 +157,8 @@ def torchvision_mapper() -> tuple[str, Callable[[Record], Any]]:
     try:
         from torchvision.io import decode_image, read_file
         from torchvision.transforms.v2 import functional
+
+        read_file(__file__)  # its library for images may be missing although its operators are there
     except (ImportError, RuntimeError):
         return "torchvision v2 (stand-in)", torchvision_v2_stand_in
 

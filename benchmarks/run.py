@@ -65,13 +65,13 @@ class Area:
 _SPEED = ("--batch-sizes", "12,1", "--dtypes", "bfloat16", "--variants", "nhwc+cuda_graphs,nhwc")
 AREAS: dict[str, dict[str, Area]] = {
     "cpu": {
-        "start-up": Area(("startup.py",), 120, ("maskrcnn-benchmark", "nvidia")),
-        "ops": Area(("ops.py",), 300),
+        "start-up": Area(("startup.py",), 180, ("maskrcnn-benchmark", "nvidia")),
+        "ops": Area(("ops.py",), 490),
         "step": Area(("cpu_network.py", "--task", "train"), 480),
         "inference": Area(("cpu_network.py", "--task", "inference"), 240),
-        "data": Area(("data.py",), 150),
-        "evaluation": Area(("evaluation.py",), 210),
-        "scaling": Area(("scaling.py",), 300),
+        "data": Area(("data.py",), 130),
+        "evaluation": Area(("evaluation.py",), 140),
+        "scaling": Area(("scaling.py",), 140),
     },
     "cuda": {
         "train_speed": Area(("train_speed.py", "--device", "cuda", *_SPEED), 300, out="--rows"),

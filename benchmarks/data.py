@@ -186,10 +186,15 @@ def suite_rows(args: argparse.Namespace, folder: Path, begin: float) -> tuple[li
     return rows, left_out
 
 
+_PEERS = {"detectron2's mapper": "detectron2", "torchvision v2": "torchvision"}  # themselves, not stand-ins
+
+
 def _contender(variant: str) -> str:
     if variant in (OURS_BYTES, OURS_INPUT):
         return OURS
-    return "OpenCV alone" if variant in (OPENCV_BYTES, OPENCV_INPUT) else variant
+    if variant in (OPENCV_BYTES, OPENCV_INPUT):
+        return "OpenCV alone"
+    return _PEERS.get(variant, variant)
 
 
 def suite(args: argparse.Namespace) -> None:

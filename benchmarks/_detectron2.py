@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from benchmarks._torchvision import DISTINCT_BATCHES
-from maskrcnn_benchmark.apps.benchmark_network import put_on_objects, sharpen_predictor
+from benchmarks._peer_run import build_peer_run, lay_on_objects
+from maskrcnn_benchmark.apps.benchmark_network import sharpen_predictor
 from maskrcnn_benchmark.apps.benchmark_run import TrainingRun
-from maskrcnn_benchmark.data.synthetic_batches import SyntheticLoader, make_synthetic_loader
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.stages import StageRecorder
-from maskrcnn_benchmark.engine.step import TrainStep
-from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.structures.image_list import ImageList
-from maskrcnn_benchmark.structures.targets import Targets
 
 _LEVELS = ["p2", "p3", "p4", "p5"]
 # Its R-50-FPN configuration, with the numbers of proposals and samples that ours and torchvision's have.
@@ -85,14 +81,8 @@ class Detectron2Detector(nn.Module):
         )
 
     def _with_positives(self, proposals: Any, objects: Any) -> Any:
-        boxes, gt_boxes = proposals.proposal_boxes.tensor, objects.gt_boxes.tensor
-        labels = torch.ones((1, len(gt_boxes)), dtype=torch.int64)
-        laid = put_on_objects(
-            Proposals(boxes[None], boxes.new_zeros(1, len(boxes)), labels.new_ones(1, len(boxes)).bool()),
-            Targets(gt_boxes[None], labels, None, []),
-            self.positives,
-        )
-        proposals.proposal_boxes.tensor = laid.boxes[0]
+        boxes = proposals.proposal_boxes.tensor
+        proposals.proposal_boxes.tensor = lay_on_objects(boxes, objects.gt_boxes.tensor, self.positives)
         return proposals
 
     def forward(self, images: ImageList, targets: Sequence[Any]) -> dict[str, Tensor]:
@@ -140,29 +130,8 @@ def build_detectron2_run(cfg: CfgNode, *, image_size: tuple[int, int], positives
     torch.manual_seed(cfg.SEED)
     precision = Precision("cpu")
     model = Detectron2Detector(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, positives=positives)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=cfg.SOLVER.BASE_LR,
-        momentum=cfg.SOLVER.MOMENTUM,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        fused=True,
-    )
-    loader = make_synthetic_loader(
-        cfg,
-        is_train=True,
-        num_images=cfg.SOLVER.IMS_PER_BATCH,
-        length=DISTINCT_BATCHES,
-        num_batches=DISTINCT_BATCHES,
-        image_size=image_size,
-    )
-    batches = [(images, [as_instances(each) for each in targets], indices) for images, targets, indices in loader]
-    return Detectron2Run(
-        TrainStep(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), precision),
-        SyntheticLoader(batches, length),
-        model,
-        captured=False,
-        seed=cfg.SEED,
-        log_period=cfg.SOLVER.LOG_PERIOD,
+    return build_peer_run(
+        Detectron2Run, cfg, model, precision, torch.device("cpu"), as_instances, image_size=image_size, length=length
     )
 
 

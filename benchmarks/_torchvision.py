@@ -10,17 +10,12 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from maskrcnn_benchmark.apps.benchmark_network import put_on_objects, settle_activations, sharpen_predictor
+from benchmarks._peer_run import build_peer_run, lay_on_objects
+from maskrcnn_benchmark.apps.benchmark_network import settle_activations, sharpen_predictor
 from maskrcnn_benchmark.apps.benchmark_run import TrainingRun
-from maskrcnn_benchmark.data.synthetic_batches import SyntheticLoader, make_synthetic_loader
 from maskrcnn_benchmark.engine.precision import Precision
 from maskrcnn_benchmark.engine.stages import StageRecorder
-from maskrcnn_benchmark.engine.step import TrainStep
-from maskrcnn_benchmark.modeling.proposals import Proposals
 from maskrcnn_benchmark.structures.image_list import ImageList
-from maskrcnn_benchmark.structures.targets import Targets
-
-DISTINCT_BATCHES = 4
 
 
 def build_network(num_classes: int, **options: Any) -> nn.Module:
@@ -49,16 +44,10 @@ class TorchvisionDetector(nn.Module):
         super().__init__()
         # The images come normalised.
         self.network = build_network(num_classes, image_mean=[0.0] * 3, image_std=[1.0] * 3)
-        self.positives = positives
         add_objects = self.network.roi_heads.add_gt_proposals
         self.network.roi_heads.add_gt_proposals = lambda proposals, objects: add_objects(
-            [self._with_positives(*pair) for pair in zip(proposals, objects, strict=True)], objects
+            [lay_on_objects(*pair, positives) for pair in zip(proposals, objects, strict=True)], objects
         )
-
-    def _with_positives(self, boxes: Tensor, objects: Tensor) -> Tensor:
-        labels = torch.ones((1, len(objects)), dtype=torch.int64, device=objects.device)
-        proposals = Proposals(boxes[None], boxes.new_zeros(1, len(boxes)), labels.new_ones(1, len(boxes)).bool())
-        return put_on_objects(proposals, Targets(objects[None], labels, None, []), self.positives).boxes[0]
 
     def forward(self, images: ImageList, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The losses of a batch of images of one size."""
@@ -75,23 +64,29 @@ class TorchvisionRun(TrainingRun):
         self.recorder = recorder
         network = self.model.network
         rpn, heads = network.rpn, network.roi_heads
-        recorder.watch_module(network.backbone.body, "backbone")
-        recorder.watch_module(network.backbone.fpn, "fpn")
-        recorder.watch_module(rpn.head, "rpn_head")
-        recorder.watch_call(rpn, "filter_proposals", "proposals")
+        watch_network(recorder, network)
         recorder.watch_call(rpn, "assign_targets_to_anchors", "rpn_loss")
         recorder.watch_call(rpn, "compute_loss", "rpn_loss")
         recorder.watch_call(heads, "select_training_samples", "box_head", observe=self._count_positives)
-        for part in (heads.box_roi_pool, heads.box_head, heads.box_predictor):
-            recorder.watch_module(part, "box_head")
         recorder.watch_call(heads_module, "fastrcnn_loss", "box_head")
-        for part in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor):
-            recorder.watch_module(part, "mask_head")
         recorder.watch_call(heads_module, "maskrcnn_loss", "mask_head")
         recorder.watch_backward(self.train_step.model, self.train_step.optimizer)
 
     def _count_positives(self, samples: Any) -> None:
         self.region_counts.append(sum((labels > 0).sum() for labels in samples[2]))
+
+
+def watch_network(recorder: StageRecorder, network: Any) -> None:
+    """Make stages, under the names of ours, of what training and inference share."""
+    rpn, heads = network.rpn, network.roi_heads
+    recorder.watch_module(network.backbone.body, "backbone")
+    recorder.watch_module(network.backbone.fpn, "fpn")
+    recorder.watch_module(rpn.head, "rpn_head")
+    recorder.watch_call(rpn, "filter_proposals", "proposals")
+    for part in (heads.box_roi_pool, heads.box_head, heads.box_predictor):
+        recorder.watch_module(part, "box_head")
+    for part in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor):
+        recorder.watch_module(part, "mask_head")
 
 
 def build_torchvision_run(
@@ -118,33 +113,15 @@ def build_torchvision_run(
     model = TorchvisionDetector(cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, positives=positives)
     settle_activations(model)
     precision.place_model(model, device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=cfg.SOLVER.BASE_LR,
-        momentum=cfg.SOLVER.MOMENTUM,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        fused=True,
-    )
-    loader = make_synthetic_loader(
+    return build_peer_run(
+        TorchvisionRun,
         cfg,
-        is_train=True,
-        num_images=cfg.SOLVER.IMS_PER_BATCH,
-        length=DISTINCT_BATCHES,
-        num_batches=DISTINCT_BATCHES,
-        image_size=image_size,
-    )
-    batches = [
-        (precision.place_images(images, device), [as_dict(each, device) for each in targets], indices)
-        for images, targets, indices in loader
-    ]
-    return TorchvisionRun(
-        TrainStep(model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer), precision),
-        SyntheticLoader(batches, length),
         model,
-        captured=False,
-        seed=cfg.SEED,
-        log_period=cfg.SOLVER.LOG_PERIOD,
+        precision,
+        device,
+        lambda target: as_dict(target, device),
+        image_size=image_size,
+        length=length,
     )
 
 
@@ -186,17 +163,10 @@ class TorchvisionPictures:
         from torchvision.models.detection import roi_heads as heads_module
         from torchvision.models.detection import transform as transform_module
 
-        network, rpn, heads = self.network, self.network.rpn, self.network.roi_heads
+        network, heads = self.network, self.network.roi_heads
         recorder.watch_call(self, "read", "data")
         recorder.watch_module(network.transform, "data")
-        recorder.watch_module(network.backbone.body, "backbone")
-        recorder.watch_module(network.backbone.fpn, "fpn")
-        recorder.watch_module(rpn.head, "rpn_head")
-        recorder.watch_call(rpn, "filter_proposals", "proposals")
-        for part in (heads.box_roi_pool, heads.box_head, heads.box_predictor):
-            recorder.watch_module(part, "box_head")
+        watch_network(recorder, network)
         recorder.watch_call(heads, "postprocess_detections", "box_head")
-        for part in (heads.mask_roi_pool, heads.mask_head, heads.mask_predictor):
-            recorder.watch_module(part, "mask_head")
         recorder.watch_call(heads_module, "maskrcnn_inference", "mask_head")
         recorder.watch_call(transform_module, "paste_masks_in_image", "paste")

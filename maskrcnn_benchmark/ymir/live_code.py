@@ -14,8 +14,9 @@ import yaml
 
 from maskrcnn_benchmark.utils.files import write_atomically
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
-from maskrcnn_benchmark.ymir.protocol import ENV_FILE_VARIABLES, Environment, environment_file, read_environment_tree
+from maskrcnn_benchmark.ymir.protocol import ENV_FILE_VARIABLES, Environment, environment_file
 from maskrcnn_benchmark.ymir.settings import JobSettings, read_settings
+from maskrcnn_benchmark.ymir.values import read_keys
 from maskrcnn_benchmark.ymir.variables import worker_variables
 
 LIVE_VARIABLE = "MASKRCNN_YMIR_LIVE"
@@ -153,7 +154,7 @@ def write_merged(environment: Environment, folder: Path) -> str:
     """
     values = read_settings(environment.input.config_file, root=str(folder)).values
     config_file, env_file = (os.path.join(environment.work_dir, name) for name in ("config.yaml", "env.yaml"))
-    tree = read_environment_tree(environment_file())
+    tree = read_keys(environment_file(), "environment file")
     tree["input"] = {**asdict(environment.input), "config_file": config_file}
     for path, content in ((config_file, dict(values)), (env_file, tree)):
         text = yaml.safe_dump(content, allow_unicode=True)

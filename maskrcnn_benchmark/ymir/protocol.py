@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from maskrcnn_benchmark.utils.plain_yaml import read_yaml
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
-from maskrcnn_benchmark.ymir.values import to_flag
+from maskrcnn_benchmark.ymir.values import read_keys, to_flag
 
 ENV_FILE = "/in/env.yaml"
 # Both name another env.yaml, for tests; the second one is the platform's own.
@@ -110,7 +109,7 @@ def read_environment(path: str | None = None) -> Environment:
         JobError: it is missing, no YAML, or asks for nothing that can be done.
     """
     path = path or environment_file()
-    tree = read_environment_tree(path)
+    tree = read_keys(path, "environment file")
     tasks = {name: _flag(tree, name) for name in ("run_training", "run_mining", "run_infer")}
     if not any(tasks.values()):
         raise JobError(
@@ -125,21 +124,6 @@ def read_environment(path: str | None = None) -> Environment:
         input=_paths(InputPaths, tree.get("input"), path),
         output=_paths(OutputPaths, tree.get("output"), path),
     )
-
-
-def read_environment_tree(path: str) -> dict[str, Any]:
-    """What env.yaml holds.
-
-    Raises:
-        JobError: it is missing or holds no keys and values.
-    """
-    try:
-        tree = read_yaml(path, f"environment file {path}")
-    except (OSError, ValueError) as error:
-        raise JobError(ReturnCode.CONFIG, f"the environment file {path} cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise JobError(ReturnCode.CONFIG, f"the environment file {path} must hold keys and values, not {tree!r}")
-    return tree
 
 
 def version_numbers(text: str) -> tuple[int, ...]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskrcnn_benchmark.utils.plain_yaml import read_yaml
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
-from maskrcnn_benchmark.ymir.values import to_flag, to_integer, to_names, to_number
+from maskrcnn_benchmark.ymir.values import read_keys, to_flag, to_integer, to_names, to_number
 
 DETECTION, INSTANCE_SEGMENTATION = 2, 4
 _OBJECT_TYPES = {3: "semantic segmentation", 50: "multi-modal tasks"}
@@ -149,18 +148,8 @@ def read_settings(path: str, *, root: str | None) -> JobSettings:
     Raises:
         JobError: one of them is missing or holds no keys and values.
     """
-    values = _read_flat(path)
+    values = read_keys(path, "config file")
     further = str(values.get("code_config") or "").strip()
     if further and root is not None:
-        values = {**_read_flat(os.path.join(root, further)), **values}
+        values = {**read_keys(os.path.join(root, further), "config file"), **values}
     return JobSettings(values, path)
-
-
-def _read_flat(path: str) -> dict[str, Any]:
-    try:
-        tree = read_yaml(path, f"config file {path}")
-    except (OSError, ValueError) as error:
-        raise JobError(ReturnCode.CONFIG, f"the config file {path} cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise JobError(ReturnCode.CONFIG, f"the config file {path} must hold keys and values, not {str(tree)[:80]!r}")
-    return {str(key): value for key, value in tree.items()}

@@ -5,9 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from maskrcnn_benchmark.utils.plain_yaml import read_yaml
 from maskrcnn_benchmark.ymir.codes import JobError, ReturnCode
 
 _TRUE, _FALSE = ("true", "t", "1", "yes", "on"), ("false", "f", "0", "no", "off", "", "none", "null")
+
+
+def read_keys(path: str, what: str) -> dict[str, Any]:
+    """The keys and values of a YAML file; ``what`` it is, for messages.
+
+    Raises:
+        JobError: it is missing or holds something else.
+    """
+    try:
+        tree = read_yaml(path, f"{what} {path}")
+    except (OSError, ValueError) as error:
+        raise JobError(ReturnCode.CONFIG, f"the {what} {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise JobError(ReturnCode.CONFIG, f"the {what} {path} must hold keys and values, not {str(tree)[:80]!r}")
+    return {str(key): value for key, value in tree.items()}
 
 
 def to_flag(value: Any, key: str) -> bool:
